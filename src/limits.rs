@@ -1,0 +1,150 @@
+//! Every limit and every timing of the agent, each with its unit and reason.
+//!
+//! "spec N" names the section of the behaviour contract that a value comes from.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+// --- Ingest (spec 3) ---
+
+/// Bytes of the largest gRPC message that is taken; the field's usual default.
+pub const MESSAGE_MAX: usize = 4 * MIB;
+/// Bytes of request bodies held at once, over all connections. One record of
+/// [`MESSAGE_MAX`] always fits.
+pub const BODY_BUDGET: usize = 8 * MIB;
+/// Bytes that each call costs in the budget beyond its body: its task, its
+/// stream and its headers.
+pub const CALL_OVERHEAD: usize = 2 * KIB;
+/// Connections served at once; further ones wait in the listen backlog.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Descriptors kept free of client connections: stdio, store, logs, lock,
+/// runtime, watcher, listener, the server and its resolver.
+pub const DESCRIPTORS_RESERVED: usize = 20;
+/// Calls in flight on one connection; clients queue further ones themselves.
+pub const STREAMS_MAX: u32 = 64;
+/// Bytes a client may send on a stream before the agent has asked for more.
+pub const STREAM_WINDOW: u32 = 32 * KIB as u32;
+/// Bytes a client may send on a connection before the agent has asked for more.
+pub const CONNECTION_WINDOW: u32 = 64 * KIB as u32;
+/// Bytes of the headers of one call, decoded.
+pub const HEADER_LIST_MAX: u32 = 16 * KIB as u32;
+/// Bytes of the header block of one call as it comes over the wire. More than
+/// [`HEADER_LIST_MAX`], so that hyper answers what is merely too large and only
+/// a flood costs the connection.
+pub const HEADER_BLOCK_MAX: usize = 32 * KIB;
+/// A body that does not grow for this long while others wait is dropped.
+pub const BODY_STALL: Duration = Duration::from_secs(5);
+/// A connection whose preface or header block is not finished by then is dropped.
+pub const HEADER_STALL: Duration = Duration::from_secs(5);
+/// A connection is spared for this long after its last call when others wait
+/// for its place: long enough for a client to send what it connected for.
+pub const IDLE_GRACE: Duration = Duration::from_millis(250);
+/// How long `accept` rests after an error such as EMFILE.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that the kernel may queue; it clamps this to `somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+// --- Store (spec 4) ---
+
+/// Calls waiting for the writer; the byte budget binds earlier for large ones.
+pub const WRITER_QUEUE: usize = 1024;
+/// Bytes of records in one commit: well inside LMDB's list of dirty pages.
+pub const GROUP_BYTES_MAX: usize = MIB;
+/// Records in one commit, for the same reason.
+pub const GROUP_RECORDS_MAX: usize = 512;
+/// Bytes of address space the map starts with; it doubles as it fills.
+pub const MAP_START: usize = 256 * MIB;
+/// Bytes the map starts with where address space is scarce; below it the store
+/// does not open.
+pub const MAP_MIN: usize = MIB;
+/// Mapped pages are given back to the kernel after so many commits.
+pub const COMMITS_PER_PAGE_RETURN: u32 = 8;
+/// A store up to this many bytes is checked at every start, also after a clean
+/// end: it costs milliseconds.
+pub const CHECK_ALWAYS_BELOW: u64 = 64 * MIB as u64;
+/// Pages that the check reads before it lets the rest of the agent run.
+pub const CHECK_PAGES_PER_TURN: usize = 256;
+/// The disk's reserve: this share of the file system …
+pub const RESERVE_SHARE: u64 = 100;
+/// … at least so many bytes …
+pub const RESERVE_MIN: u64 = 4 * MIB as u64;
+/// … at most so many …
+pub const RESERVE_MAX: u64 = 256 * MIB as u64;
+/// … and never more than this share.
+pub const RESERVE_SHARE_MAX: u64 = 4;
+
+// --- Life (spec 5) ---
+
+/// How long a start waits for another agent's lock or socket.
+pub const LOCK_WAIT: Duration = Duration::from_millis(1500);
+/// How often it looks in that time.
+pub const LOCK_POLL: Duration = Duration::from_millis(10);
+/// First delay between two probes; it doubles up to [`PROBE_DELAY_MAX`].
+pub const PROBE_DELAY_MIN: Duration = Duration::from_millis(250);
+/// Longest delay between two probes, before jitter.
+pub const PROBE_DELAY_MAX: Duration = Duration::from_secs(5);
+/// A whole probe, redirects included.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Redirects a probe follows, on the same host.
+pub const PROBE_REDIRECTS: usize = 3;
+/// No leaving before this much time without a call.
+pub const LEAVE_QUIET: Duration = Duration::from_secs(2);
+/// No leaving before this age: the SDK that started the agent may still be
+/// connecting.
+pub const LEAVE_AGE: Duration = Duration::from_secs(3);
+/// How long those already connected are served once the socket file is gone.
+/// With the removal of the store it stays below the 500 ms of spec 5.
+pub const LEAVE_DRAIN: Duration = Duration::from_millis(250);
+/// How long calls in flight are served after a signal; below the 2 s of spec 5.
+pub const STOP_DRAIN: Duration = Duration::from_millis(1200);
+/// How often the socket file is looked at where it cannot be watched or bound.
+pub const SOCKET_POLL: Duration = Duration::from_millis(500);
+/// Session folders that stay.
+pub const SESSIONS_KEPT: usize = 10;
+
+// --- Replay (spec 6) ---
+
+/// Connecting to the main server, name resolution included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the request's last byte to the end of the answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer's body that are read so that the connection serves again.
+pub const ANSWER_BODY_MAX: usize = 64 * KIB;
+/// Bytes of an answer's body that are kept with a record set aside.
+pub const ANSWER_BODY_KEPT: usize = 2 * KIB;
+/// First delay of the back-off; it doubles up to [`BACKOFF_MAX`].
+pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Longest delay of the back-off.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Shortest delay of the back-off: no hot loop, whatever the dice say.
+pub const BACKOFF_FLOOR: Duration = Duration::from_millis(50);
+/// Longest `Retry-After` that is honoured.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// Patience with a doubtful record that follows a delivered one.
+pub const PATIENCE_AFTER_DELIVERED: Duration = Duration::from_secs(2);
+/// Patience with a doubtful record that follows one set aside, or nothing yet.
+pub const PATIENCE_MIN: Duration = Duration::from_secs(10);
+/// Longest patience.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+/// Refusals in a row after which a refusal counts as doubtful.
+pub const REFUSALS_TRUSTED: u32 = 16;
+/// Delivered records that may wait for their delete: what a crash sends twice.
+pub const DELETE_RECORDS_MAX: usize = 64;
+/// How long a delivered record may wait for its delete.
+pub const DELETE_DELAY_MAX: Duration = Duration::from_millis(250);
+/// Records read from the store at once.
+pub const BATCH_RECORDS_MAX: usize = 64;
+/// Bytes read from the store at once; one record always fits.
+pub const BATCH_BYTES_MAX: usize = 128 * KIB;
+
+// --- Events (spec 8) ---
+
+/// At most one event of a kind in this time.
+pub const EVENT_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two `progress` events.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(60);
+/// Bytes of one event line: what a pipe takes without blocking (POSIX PIPE_BUF
+/// on Linux).
+pub const EVENT_LINE_MAX: usize = 4 * KIB;
