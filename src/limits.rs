@@ -34,6 +34,9 @@ pub const HEADER_LIST_MAX: u32 = 16 * KIB as u32;
 /// [`HEADER_LIST_MAX`], so that hyper answers what is merely too large and only
 /// a flood costs the connection.
 pub const HEADER_BLOCK_MAX: usize = 32 * KIB;
+/// Bytes of HPACK's dynamic table that a client may use: the default of RFC 9113
+/// 6.5.2, which the agent's SETTINGS never change.
+pub const HPACK_TABLE_MAX: usize = 4 * KIB;
 /// A body that does not grow for this long while others wait is dropped.
 pub const BODY_STALL: Duration = Duration::from_secs(5);
 /// A connection whose preface or header block is not finished by then is dropped.

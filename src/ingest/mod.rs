@@ -1,1 +1,6 @@
 //! ingest
+
+pub mod authority;
+pub mod frames;
+pub mod hpack;
+pub mod huffman;
