@@ -113,6 +113,14 @@ pub const SESSIONS_KEPT: usize = 10;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the request's last byte to the end of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer's status line and headers; servers stay below 8 KiB by
+/// default.
+pub const ANSWER_HEAD_MAX: usize = 64 * KIB;
+/// How long a kept connection may take to be ready for the next request: it is
+/// at once, unless the server answered before it had read the whole request.
+pub const KEEP_ALIVE_SETTLE: Duration = Duration::from_millis(100);
+/// Bytes of a `Location` that are kept for an event.
+pub const LOCATION_KEPT: usize = 512;
 /// Bytes of an answer's body that are read so that the connection serves again.
 pub const ANSWER_BODY_MAX: usize = 64 * KIB;
 /// Bytes of an answer's body that are kept with a record set aside.

@@ -1,0 +1,254 @@
+//! The HTTP/1.1 client: one keep-alive connection, one request in flight.
+
+use std::fmt;
+use std::time::Duration;
+
+use hyper::header::{
+    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use hyper::{Method, Request, Uri};
+use tokio::time::timeout;
+
+use super::body::Body;
+use super::connection::{Connection, Received};
+use super::endpoint::{Endpoint, mask};
+use super::redirect;
+use crate::limits::{
+    ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS, PROBE_TIMEOUT,
+};
+
+const API_KEY: HeaderName = HeaderName::from_static("datanadhi-api-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("echopost/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// How long the client waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a connection, name resolution included.
+    pub connect: Duration,
+    /// For the whole answer, from the last byte that could be sent.
+    pub answer: Duration,
+    /// For a whole probe, redirects included.
+    pub probe: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            connect: CONNECT_TIMEOUT,
+            answer: ANSWER_TIMEOUT,
+            probe: PROBE_TIMEOUT,
+        }
+    }
+}
+
+/// A record on its way to the main server (spec 6).
+#[derive(Clone, Copy)]
+pub struct Delivery<'a> {
+    /// `DATANADHI-API-KEY`.
+    pub api_key: &'a str,
+    /// `Idempotency-Key`, with its quotes.
+    pub idempotency_key: &'a str,
+    /// What [`super::body::body`] made.
+    pub body: &'a Body,
+}
+
+/// What the main server said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Retry-After` as it came.
+    pub retry_after: Option<Vec<u8>>,
+    /// `Location`, for events: credentials masked, cut at [`LOCATION_KEPT`].
+    pub location: Option<String>,
+    /// The first [`ANSWER_BODY_KEPT`](crate::limits::ANSWER_BODY_KEPT) bytes of the body.
+    pub body_start: Vec<u8>,
+}
+
+/// Why there is no answer. The text is one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection, or no answer that could be read to its end: the record
+    /// may have arrived.
+    Unreachable(String),
+    /// The record cannot be sent by HTTP at all; nothing was sent.
+    Unsendable(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Failure::Unreachable(why) | Failure::Unsendable(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A 2xx.
+    Healthy,
+    /// Anything else, with the reason as one line.
+    Unhealthy(String),
+}
+
+/// The client of the one main server. Needs a tokio runtime with time and I/O;
+/// dropping a future of it drops the connection that it used.
+pub struct Client {
+    endpoint: Endpoint,
+    timeouts: Timeouts,
+    kept: Option<Connection>,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, timeouts: Timeouts) -> Client {
+        Client {
+            endpoint,
+            timeouts,
+            kept: None,
+        }
+    }
+
+    /// Where this client sends to.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Asks whether the main server is healthy (spec 5.2).
+    pub async fn probe(&mut self) -> Probe {
+        let limit = self.timeouts.probe;
+        match timeout(limit, self.follow()).await {
+            Ok(Ok(())) => Probe::Healthy,
+            Ok(Err(why)) => Probe::Unhealthy(why),
+            Err(_) => Probe::Unhealthy(format!("timed out after {limit:?}")),
+        }
+    }
+
+    /// Sends a record: `POST <prefix>/log`.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`] without a readable answer,
+    /// [`Failure::Unsendable`] where a header cannot hold what it should.
+    pub async fn post(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
+        let path = self.endpoint.log_path().clone();
+        let received = self.exchange(&path, Some(delivery)).await?;
+        Ok(Answer {
+            status: received.status,
+            retry_after: received
+                .headers
+                .get(RETRY_AFTER)
+                .map(|value| value.as_bytes().to_vec()),
+            location: received.location().map(|text| shown(&text)),
+            body_start: received.body_start,
+        })
+    }
+
+    /// A probe without its time limit.
+    async fn follow(&mut self) -> Result<(), String> {
+        let mut path = self.endpoint.health_path().clone();
+        for _ in 0..=PROBE_REDIRECTS {
+            let received = self
+                .exchange(&path, None)
+                .await
+                .map_err(|failure| failure.to_string())?;
+            let status = received.status;
+            match received.location() {
+                _ if (200..300).contains(&status) => return Ok(()),
+                Some(location) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
+                    path =
+                        redirect::resolve(&self.endpoint, &path, &location).ok_or_else(|| {
+                            let target = shown(&location);
+                            format!("answered {status} to another server, not followed: {target}")
+                        })?;
+                }
+                _ => return Err(format!("answered {status}")),
+            }
+        }
+        Err(format!("more than {PROBE_REDIRECTS} redirects"))
+    }
+
+    /// One request and its answer, on the kept connection if it still lives.
+    async fn exchange(
+        &mut self,
+        path: &Uri,
+        delivery: Option<Delivery<'_>>,
+    ) -> Result<Received, Failure> {
+        let mut request = self.request(path, delivery)?;
+        if let Some(mut connection) = self.take_kept().await {
+            match connection.send(request, self.timeouts.answer).await {
+                Ok(received) => return Ok(self.keep(connection, received)),
+                // The server closed it while it was idle.
+                Err(broken) if broken.unanswered => request = self.request(path, delivery)?,
+                Err(broken) => return Err(Failure::Unreachable(broken.why)),
+            }
+        }
+        let mut connection = Connection::open(&self.endpoint, self.timeouts.connect)
+            .await
+            .map_err(Failure::Unreachable)?;
+        match connection.send(request, self.timeouts.answer).await {
+            Ok(received) => Ok(self.keep(connection, received)),
+            Err(broken) => Err(Failure::Unreachable(broken.why)),
+        }
+    }
+
+    /// The kept connection if it is ready. It is taken, so that it goes with a
+    /// future that is dropped half-way.
+    async fn take_kept(&mut self) -> Option<Connection> {
+        let mut connection = self.kept.take()?;
+        connection.is_ready().await.then_some(connection)
+    }
+
+    fn keep(&mut self, connection: Connection, received: Received) -> Received {
+        if received.whole {
+            self.kept = Some(connection);
+        }
+        received
+    }
+
+    fn request(
+        &self,
+        path: &Uri,
+        delivery: Option<Delivery<'_>>,
+    ) -> Result<Request<Body>, Failure> {
+        let body = delivery.map_or_else(Body::default, |delivery| delivery.body.clone());
+        let mut request = Request::new(body);
+        *request.uri_mut() = path.clone();
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.endpoint.host_header().clone());
+        headers.insert(USER_AGENT, AGENT);
+        if let Some(value) = self.endpoint.authorization() {
+            headers.insert(AUTHORIZATION, value.clone());
+        }
+        if let Some(delivery) = delivery {
+            headers.insert(CONTENT_TYPE, JSON);
+            headers.insert(API_KEY, header("api_key", delivery.api_key)?);
+            let key = header("idempotency key", delivery.idempotency_key)?;
+            headers.insert(IDEMPOTENCY_KEY, key);
+            *request.method_mut() = Method::POST;
+        }
+        Ok(request)
+    }
+}
+
+fn header(name: &str, text: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| Failure::Unsendable(format!("no HTTP header can hold its {name}")))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// A `Location` as an event may print it.
+fn shown(location: &str) -> String {
+    let mut masked = mask(location);
+    let mut end = masked.len().min(LOCATION_KEPT);
+    while !masked.is_char_boundary(end) {
+        end -= 1;
+    }
+    masked.truncate(end);
+    masked
+}

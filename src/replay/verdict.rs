@@ -1,0 +1,74 @@
+//! What an answer of the main server means for the record that was sent.
+
+/// What becomes of a record (spec 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server has it.
+    Delivered,
+    /// The server will never take it: set aside, go on.
+    Refused,
+    /// The record or the server may be at fault: retry with patience.
+    Doubtful,
+    /// The server cannot take anything now: retry for ever.
+    NotNow,
+}
+
+/// The verdict of an HTTP status (the table of spec 6). What is no status
+/// (RFC 9110, 15: 100 to 599) is an unreadable answer.
+#[must_use]
+pub fn of_status(status: u16) -> Verdict {
+    match status {
+        200..=299 => Verdict::Delivered,
+        408 | 421 | 425 | 429 | 502 | 503 | 504 | 507 => Verdict::NotNow,
+        401 | 403 | 409 | 500..=599 => Verdict::Doubtful,
+        400..=499 => Verdict::Refused,
+        _ => Verdict::NotNow,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict, of_status};
+
+    /// The rows of spec 6 as it words them; `x` is any digit, and a status that
+    /// is named in full goes before one that is not.
+    const TABLE: [(&str, Verdict); 4] = [
+        ("2xx", Verdict::Delivered),
+        (
+            "400, 404, 405, 406, 410, 411, 413, 414, 415, 422, 4xx",
+            Verdict::Refused,
+        ),
+        ("401, 403, 409, 500, 501, 505, 5xx", Verdict::Doubtful),
+        (
+            "408, 421, 425, 429, 502, 503, 504, 507, 3xx, 1xx",
+            Verdict::NotNow,
+        ),
+    ];
+
+    fn expected(status: u16) -> Verdict {
+        let full = status.to_string();
+        let class = format!("{}xx", status / 100);
+        for wanted in [full, class] {
+            for (row, verdict) in TABLE {
+                if row.split(", ").any(|named| named == wanted) {
+                    return verdict;
+                }
+            }
+        }
+        unreachable!("spec 6 names no verdict for {status}")
+    }
+
+    #[test]
+    fn every_status_has_the_verdict_of_the_table() {
+        for status in 100..=599 {
+            assert_eq!(of_status(status), expected(status), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_status_is_not_now() {
+        for status in [0, 99, 600, 999, u16::MAX] {
+            assert_eq!(of_status(status), Verdict::NotNow, "{status}");
+        }
+    }
+}
