@@ -113,8 +113,11 @@ pub const SESSIONS_KEPT: usize = 10;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the request's last byte to the end of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that the kernel may hold of a request, before it doubles them for its
+/// own needs: they count as sent, and in a memory cgroup.
+pub const SEND_BUFFER: u32 = 128 * KIB as u32;
 /// Bytes of an answer's status line and headers; servers stay below 8 KiB by
-/// default.
+/// default. hyper reads ahead, so that up to half as much again may pass.
 pub const ANSWER_HEAD_MAX: usize = 64 * KIB;
 /// How long a kept connection may take to be ready for the next request: it is
 /// at once, unless the server answered before it had read the whole request.

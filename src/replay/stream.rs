@@ -9,10 +9,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::endpoint::Endpoint;
+use crate::limits::SEND_BUFFER;
 
 /// What HTTP is spoken over.
 pub type Stream = TcpStream;
@@ -53,17 +54,24 @@ async fn connect_any(
         let remaining = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         // An even share, so that one dead address does not cost the others.
         let share = deadline.saturating_duration_since(Instant::now()) / remaining;
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // A request goes out in one write: Nagle could only delay it.
-                stream.set_nodelay(true).map_err(Some)?;
-                return Ok(stream);
-            }
+        match timeout(share, connect_one(*address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = Some(error),
             Err(_) => {}
         }
     }
     Err(last)
+}
+
+async fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    // A request goes out in one write: Nagle could only delay it.
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
 }
 
 /// What went over a [`Metered`] stream; shared with whoever waits for it.

@@ -1,0 +1,336 @@
+//! The HTTP client against servers that fail.
+
+mod canned;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use canned::{OK, Server, impatient, post, post_body, record, status};
+use echopost::replay::endpoint::Endpoint;
+use echopost::replay::http::{Client, Probe, Timeouts};
+use tokio::sync::Notify;
+
+/// How a server ends a connection that the client means to use again.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// FIN right after the answer.
+    Idle,
+    /// RST right after the answer.
+    IdleReset,
+    /// A farewell that nobody asked for, as some proxies send it, then FIN.
+    Farewell,
+    /// FIN when the next request is there.
+    OnRequest,
+    /// RST when the next request is there.
+    OnRequestReset,
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_is_opened_again_at_once() {
+    for end in [
+        End::Idle,
+        End::IdleReset,
+        End::Farewell,
+        End::OnRequest,
+        End::OnRequestReset,
+    ] {
+        let server = Server::start(move |number, mut peer| async move {
+            peer.request().await.unwrap();
+            peer.send(OK).await;
+            if number > 0 {
+                while peer.request().await.is_some() {
+                    peer.send(OK).await;
+                }
+                return;
+            }
+            match end {
+                End::Idle => {}
+                End::IdleReset => peer.reset(),
+                End::Farewell => {
+                    let farewell = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
+                    peer.send(farewell).await;
+                }
+                End::OnRequest => {
+                    peer.request().await.unwrap();
+                }
+                End::OnRequestReset => {
+                    peer.request().await.unwrap();
+                    peer.reset();
+                }
+            }
+        })
+        .await;
+        let mut client = server.client();
+        for n in 0..4 {
+            assert_eq!(status(&mut client).await, Ok(200), "{end:?}, record {n}");
+        }
+        assert_eq!(client.probe().await, Probe::Healthy);
+        assert_eq!(server.accepts(), 2, "{end:?}");
+        let resent = matches!(end, End::OnRequest | End::OnRequestReset);
+        let requests = 5 + usize::from(resent);
+        assert_eq!(server.requests().len(), requests, "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_exactly_once() {
+    // The first connection serves one request, all else is closed unanswered.
+    let server = Server::start(|number, mut peer| async move {
+        peer.request().await.unwrap();
+        if number == 0 {
+            peer.send(OK).await;
+            peer.request().await.unwrap();
+        }
+    })
+    .await;
+    let mut client = server.client();
+    assert_eq!(status(&mut client).await, Ok(200));
+    let why = "connection closed before message completed".to_owned();
+    assert_eq!(status(&mut client).await, Err(why.clone()));
+    assert_eq!((server.accepts(), server.requests().len()), (2, 3));
+    // A fresh connection that closes is a failure at once.
+    assert_eq!(status(&mut client).await, Err(why));
+    assert_eq!((server.accepts(), server.requests().len()), (3, 4));
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_not_asked_for_again() {
+    for begun in ["H", "HTTP/1.1 200 OK\r\nContent-Le"] {
+        let server = Server::start(move |_, mut peer| async move {
+            peer.request().await.unwrap();
+            peer.send(OK).await;
+            peer.request().await.unwrap();
+            peer.send(begun.as_bytes()).await;
+        })
+        .await;
+        let mut client = server.client();
+        assert_eq!(status(&mut client).await, Ok(200));
+        assert!(status(&mut client).await.is_err(), "{begun}");
+        assert_eq!((server.accepts(), server.requests().len()), (1, 2));
+    }
+}
+
+#[tokio::test]
+async fn unreadable_answers_are_failures_even_with_a_status() {
+    let flood = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(256 << 10));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101));
+    for (answer, why) in [
+        ("", "connection closed before message completed"),
+        (
+            "HTTP/1.1 200 OK\r\n",
+            "connection closed before message completed",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+            "error reading a body",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf",
+            "error reading a body",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+            "error reading a body",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "error reading a body",
+        ),
+        ("SSH-2.0-OpenSSH_9.6\r\n", "invalid HTTP version parsed"),
+        ("<html>hello</html>\r\n\r\n", "invalid HTTP version parsed"),
+        ("HTTP/1.1 20 OK\r\n\r\n", "invalid HTTP status-code parsed"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+            "invalid content-length parsed",
+        ),
+        (&flood, "message head is too large"),
+        (&many, "message head is too large"),
+    ] {
+        let server = Server::answering_once(answer).await;
+        let shown: String = answer.chars().take(60).collect();
+        let said = match status(&mut server.client()).await {
+            Ok(status) => panic!("{shown}: read as {status}"),
+            Err(said) => said,
+        };
+        assert!(said.starts_with(why), "{shown}: {said}");
+        assert!(!said.contains('\n'), "{shown}: {said}");
+        assert_eq!(server.accepts(), 1, "{shown}");
+    }
+    // What comes close to the limits is read.
+    let large = "x".repeat(60 << 10);
+    let many = "X: y\r\n".repeat(99);
+    for headers in [format!("X: {large}\r\n"), many] {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{headers}\r\n");
+        let server = Server::answering(answer).await;
+        assert_eq!(status(&mut server.client()).await, Ok(200));
+    }
+}
+
+#[tokio::test]
+async fn a_reset_in_the_middle_of_an_answer_is_a_failure() {
+    for begun in [
+        "",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        // Without a length only FIN ends it.
+        "HTTP/1.1 200 OK\r\n\r\nhalf",
+    ] {
+        let seen = Arc::new(Notify::new());
+        let server = Server::start({
+            let seen = Arc::clone(&seen);
+            move |_, mut peer| {
+                let seen = Arc::clone(&seen);
+                async move {
+                    peer.request().await.unwrap();
+                    peer.send(begun.as_bytes()).await;
+                    seen.notified().await;
+                    peer.reset();
+                }
+            }
+        })
+        .await;
+        let mut client = server.client();
+        let (result, ()) = tokio::join!(status(&mut client), async { seen.notify_one() });
+        let why = result.unwrap_err();
+        assert!(why.contains("Connection reset by peer"), "{begun:?}: {why}");
+        assert!(!why.contains('\n'));
+    }
+}
+
+#[tokio::test]
+async fn silence_is_a_timeout_and_costs_the_connection() {
+    for begun in [
+        "",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+    ] {
+        let closed = Arc::new(Notify::new());
+        let server = Server::start({
+            let closed = Arc::clone(&closed);
+            move |_, mut peer| {
+                let closed = Arc::clone(&closed);
+                async move {
+                    peer.request().await.unwrap();
+                    peer.send(begun.as_bytes()).await;
+                    peer.closed().await;
+                    closed.notify_one();
+                }
+            }
+        })
+        .await;
+        let mut client = server.client_within(impatient());
+        let start = Instant::now();
+        let why = status(&mut client).await.unwrap_err();
+        assert_eq!(why, "timed out after 300ms while waiting for the answer");
+        assert!(start.elapsed() >= impatient().answer);
+        closed.notified().await;
+        assert_eq!(server.accepts(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_trickles_in_does_not_stretch_the_time() {
+    let server = Server::start(|_, mut peer| async move {
+        peer.request().await.unwrap();
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            .await;
+        for _ in 0..1_000 {
+            peer.send(b"x").await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let start = Instant::now();
+    let why = status(&mut server.client_within(impatient())).await;
+    assert_eq!(
+        why.unwrap_err(),
+        "timed out after 300ms while waiting for the answer"
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_is_a_timeout() {
+    let closed = Arc::new(Notify::new());
+    let server = Server::start({
+        let closed = Arc::clone(&closed);
+        move |_, mut peer| {
+            let closed = Arc::clone(&closed);
+            async move {
+                peer.head().await.unwrap();
+                // Reads on only once the client has given up.
+                closed.notified().await;
+                peer.closed().await;
+                closed.notify_one();
+            }
+        }
+    })
+    .await;
+    let mut client = server.client_within(impatient());
+    let failure = post_body(&mut client, &record(32 << 20)).await.unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        "timed out after 300ms while waiting for the answer"
+    );
+    closed.notify_one();
+    tokio::task::yield_now().await;
+    closed.notified().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_leaves_no_answer_behind() {
+    let arrived = Arc::new(Notify::new());
+    let server = Server::start({
+        let arrived = Arc::clone(&arrived);
+        move |number, mut peer| {
+            let arrived = Arc::clone(&arrived);
+            async move {
+                while peer.request().await.is_some() {
+                    if number == 0 {
+                        arrived.notify_one();
+                        peer.closed().await;
+                        return;
+                    }
+                    peer.send(OK).await;
+                }
+            }
+        }
+    })
+    .await;
+    let mut client = server.client();
+    tokio::select! {
+        answer = post(&mut client) => panic!("{answer:?}"),
+        () = arrived.notified() => {}
+    }
+    assert_eq!(status(&mut client).await, Ok(200));
+    assert_eq!(server.accepts(), 2);
+}
+
+#[tokio::test]
+async fn no_connection_says_why() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    for (url, expected) in [
+        (
+            format!("http://user:s3cr3t@127.0.0.1:{port}"),
+            "cannot connect: Connection refused",
+        ),
+        ("http://a..b:1".to_owned(), "cannot resolve its name: "),
+    ] {
+        let mut client = Client::new(Endpoint::parse(&url).unwrap(), Timeouts::default());
+        let why = status(&mut client).await.unwrap_err();
+        assert!(why.starts_with(expected), "{why}");
+        assert!(!why.contains("s3cr3t"), "{why}");
+        assert_eq!(client.probe().await, Probe::Unhealthy(why));
+    }
+    let url = format!("http://127.0.0.1:{port}");
+    let timeouts = Timeouts {
+        connect: Duration::ZERO,
+        ..Timeouts::default()
+    };
+    let mut client = Client::new(Endpoint::parse(&url).unwrap(), timeouts);
+    let why = status(&mut client).await.unwrap_err();
+    assert!(why.starts_with("cannot connect: ") || why.starts_with("timed out after 0ns"));
+}
