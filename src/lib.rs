@@ -1,11 +1,20 @@
 //! EchoPost keeps an application's log records on disk while the main server
 //! is away, replays them in order once it is back, and leaves.
 
+pub mod cli;
 pub mod error;
+pub mod events;
+pub mod folder;
 pub mod ingest;
+pub mod lifecycle;
 pub mod limits;
 pub mod replay;
 pub mod store;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use cli::Command;
 
 /// The messages of `proto/`, generated at build time.
 pub mod proto {
@@ -21,6 +30,26 @@ pub mod proto {
 }
 
 /// Runs the agent with the process's own arguments.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+#[must_use]
+pub fn main() -> ExitCode {
+    let variable = std::env::var_os(cli::API_KEY_VARIABLE);
+    let ended = match cli::parse(std::env::args_os().skip(1), variable) {
+        Ok(Command::Run(config)) => lifecycle::run(config),
+        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Version) => print(&format!("echopost {}\n", cli::VERSION)),
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed stderr is no reason to fail otherwise.
+            let _ = writeln!(std::io::stderr(), "echopost: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn print(text: &str) -> error::Result<()> {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
 }

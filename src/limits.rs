@@ -44,6 +44,9 @@ pub const HEADER_STALL: Duration = Duration::from_secs(5);
 /// A connection is spared for this long after its last call when others wait
 /// for its place: long enough for a client to send what it connected for.
 pub const IDLE_GRACE: Duration = Duration::from_millis(250);
+/// A connection that was asked to end and has no call in flight is cut after
+/// this time.
+pub const CLOSE_GRACE: Duration = Duration::from_millis(200);
 /// How long `accept` rests after an error such as EMFILE.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that the kernel may queue; it clamps this to `somaxconn`.
@@ -57,6 +60,8 @@ pub const WRITER_QUEUE: usize = 1024;
 pub const GROUP_BYTES_MAX: usize = MIB;
 /// Records in one commit, for the same reason.
 pub const GROUP_RECORDS_MAX: usize = 512;
+/// Version of the store's format, in its meta database.
+pub const STORE_FORMAT: u32 = 1;
 /// Bytes of address space the map starts with; it doubles as it fills.
 pub const MAP_START: usize = 256 * MIB;
 /// Bytes the map starts with where address space is scarce; below it the store
@@ -102,6 +107,8 @@ pub const LEAVE_AGE: Duration = Duration::from_secs(3);
 pub const LEAVE_DRAIN: Duration = Duration::from_millis(250);
 /// How long calls in flight are served after a signal; below the 2 s of spec 5.
 pub const STOP_DRAIN: Duration = Duration::from_millis(1200);
+/// How long closing the store may take after a signal, unless the disk blocks.
+pub const STORE_CLOSE: Duration = Duration::from_millis(500);
 /// How often the socket file is looked at where it cannot be watched or bound.
 pub const SOCKET_POLL: Duration = Duration::from_millis(500);
 /// Session folders that stay.

@@ -1,6 +1,15 @@
-//! ingest
+//! Taking records in (spec 3): socket, connection, call, and on to the store.
 
+pub mod activity;
 pub mod authority;
+pub mod budget;
+pub mod connection;
+pub mod doorway;
 pub mod frames;
 pub mod hpack;
 pub mod huffman;
+pub mod reply;
+pub mod request;
+pub mod server;
+pub mod service;
+pub mod socket;

@@ -1,0 +1,223 @@
+//! The base folder (spec 2): the instance lock, the status flag, the sessions.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::OFlags;
+
+use crate::error::{Error, Result};
+use crate::events::rfc3339;
+use crate::limits::SESSIONS_KEPT;
+
+const STATUS_FLAG: &str = "agent-status.lock";
+const SESSION_PREFIX: &str = "session-";
+const AGENT_LOG: &str = "agent.log";
+const SUCCESS_LOG: &str = "agent-success.log";
+/// The records set aside, in a session folder.
+pub const FAILURE_LOG: &str = "agent-failure.log";
+/// The Go agent's store: left alone.
+const GO_STORE: &str = "pebble";
+
+/// The base folder, open for its lock.
+pub struct Folder {
+    path: PathBuf,
+    /// The flock on the folder itself is the instance lock; it lives as long as
+    /// this file and leaves nothing behind.
+    lock: File,
+}
+
+impl Folder {
+    /// Opens the base folder, creating it (0700) and its parents when missing.
+    ///
+    /// # Errors
+    /// [`Error::CannotCreate`] naming the folder.
+    pub fn open(path: &Path) -> Result<Folder> {
+        let describe =
+            |error: io::Error| Error::CannotCreate(format!("folder {}: {error}", path.display()));
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(describe)?;
+        let lock = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::DIRECTORY.bits() as i32)
+            .open(path)
+            .map_err(describe)?;
+        Ok(Folder {
+            path: path.to_owned(),
+            lock,
+        })
+    }
+
+    /// Tries to become the one agent of this folder; false: another one is.
+    ///
+    /// # Errors
+    /// [`Error::CannotCreate`] where the file system knows no flock.
+    pub fn try_lock(&self) -> Result<bool> {
+        match self.lock.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(Error::CannotCreate(format!(
+                "lock on {}: {error}",
+                self.path.display()
+            ))),
+        }
+    }
+
+    /// True while the folder's path leads to the folder that is locked: one
+    /// that was renamed away may have been replaced by another agent's.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        match (fs::metadata(&self.path), self.lock.metadata()) {
+            (Ok(found), Ok(locked)) => identity(found) == identity(locked),
+            _ => false,
+        }
+    }
+
+    /// The folder's path, as given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open folder, for fsync and statvfs.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.lock
+    }
+
+    /// Shows that the main server is down and the agent buffers.
+    ///
+    /// # Errors
+    /// Those of the file system; the flag is a hint and no reason to stop.
+    pub fn raise_flag(&self) -> io::Result<()> {
+        create_private(&self.path.join(STATUS_FLAG), false).map(drop)
+    }
+
+    /// Takes the flag down; that it is not there is fine.
+    pub fn lower_flag(&self) {
+        if self.is_in_place() {
+            let _ = fs::remove_file(self.path.join(STATUS_FLAG));
+        }
+    }
+
+    /// True where the Go agent left its store.
+    #[must_use]
+    pub fn has_go_store(&self) -> bool {
+        self.path.join(GO_STORE).is_dir()
+    }
+
+    /// Removes all sessions but the newest [`SESSIONS_KEPT`] and those that hold
+    /// records set aside.
+    pub fn prune_sessions(&self) {
+        let Ok(entries) = fs::read_dir(&self.path) else {
+            return;
+        };
+        let mut sessions: Vec<PathBuf> = entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|name| name.starts_with(SESSION_PREFIX))
+            })
+            .map(|entry| entry.path())
+            .collect();
+        // The names sort by time.
+        sessions.sort_unstable();
+        let old = sessions.len().saturating_sub(SESSIONS_KEPT);
+        for session in sessions.into_iter().take(old) {
+            let set_aside = fs::metadata(session.join(FAILURE_LOG));
+            if set_aside.map_or(true, |file| file.len() == 0) {
+                let _ = fs::remove_dir_all(session);
+            }
+        }
+    }
+}
+
+/// One run's folder of logs. It is made when a log is opened, so that a disk
+/// that is full at the start costs only what would have been logged meanwhile.
+#[derive(Debug)]
+pub struct Session {
+    path: PathBuf,
+}
+
+impl Session {
+    /// Names `session-<start>`; a second run in the same second gets a suffix.
+    #[must_use]
+    pub fn new(folder: &Folder, start: SystemTime) -> Session {
+        let seconds: String = rfc3339(start).chars().take(19).collect();
+        let name = format!("{SESSION_PREFIX}{}Z", seconds.replace(':', "-"));
+        let mut path = folder.path.join(&name);
+        let mut suffix = 1;
+        while path.symlink_metadata().is_ok() {
+            suffix += 1;
+            path = folder.path.join(format!("{name}-{suffix}"));
+        }
+        Session { path }
+    }
+
+    /// Opens `agent.log`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn agent_log(&self) -> io::Result<File> {
+        self.log(AGENT_LOG)
+    }
+
+    /// Opens `agent-success.log`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn success_log(&self) -> io::Result<File> {
+        self.log(SUCCESS_LOG)
+    }
+
+    /// Opens `agent-failure.log`, so that the file itself survives a power cut
+    /// once this has returned.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn failure_log(&self) -> io::Result<File> {
+        let file = self.log(FAILURE_LOG)?;
+        file.sync_all()?;
+        sync_folder(&self.path)?;
+        if let Some(parent) = self.path.parent() {
+            sync_folder(parent)?;
+        }
+        Ok(file)
+    }
+
+    fn log(&self, name: &str) -> io::Result<File> {
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => create_private(&self.path.join(name), true),
+        }
+    }
+}
+
+/// Makes the names in a folder survive a power cut.
+///
+/// # Errors
+/// Those of the file system.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Opens a file for writing, 0600, without following a link that another user
+/// could have placed (spec 7).
+fn create_private(path: &Path, append: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .append(append)
+        .create(true)
+        .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
+        .open(path)
+}

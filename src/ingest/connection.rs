@@ -1,0 +1,213 @@
+//! One client's connection, and the list of all of them.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::ingest::authority::AuthorityAdapter;
+use crate::ingest::service::LogAgent;
+use crate::limits::{
+    CLOSE_GRACE, CONNECTION_WINDOW, CONNECTIONS_MAX, DESCRIPTORS_RESERVED, HEADER_LIST_MAX,
+    IDLE_GRACE, STREAM_WINDOW, STREAMS_MAX,
+};
+
+/// What others know of a connection.
+struct Peer {
+    in_flight: AtomicUsize,
+    served: AtomicU64,
+    since: Mutex<Instant>,
+    closing: AtomicBool,
+    close: Notify,
+}
+
+impl Peer {
+    fn touch(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Asks it to end after the calls in flight.
+    fn close(&self) {
+        self.closing.store(true, Relaxed);
+        self.close.notify_one();
+    }
+
+    /// Since when it has been idle; `None` while a call is in flight or it is
+    /// ending already.
+    fn idle_since(&self) -> Option<Instant> {
+        let idle = self.in_flight.load(Relaxed) == 0 && !self.closing.load(Relaxed);
+        idle.then(|| *self.since.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Every open connection.
+pub struct Connections {
+    peers: Mutex<Vec<Arc<Peer>>>,
+    limit: usize,
+    changed: Notify,
+    /// Clients beyond the limit are waiting to be accepted.
+    crowded: AtomicBool,
+}
+
+impl Connections {
+    /// None so far; as many at a time as memory and descriptors allow.
+    #[must_use]
+    pub fn new() -> Arc<Connections> {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let descriptors =
+            descriptors.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let limit = descriptors
+            .saturating_sub(DESCRIPTORS_RESERVED)
+            .clamp(1, CONNECTIONS_MAX);
+        Arc::new(Connections {
+            peers: Mutex::default(),
+            limit,
+            changed: Notify::new(),
+            crowded: AtomicBool::new(false),
+        })
+    }
+
+    fn peers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True when there is one too many.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        self.peers().len() > self.limit
+    }
+
+    /// True while clients wait to be accepted.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Relaxed)
+    }
+
+    /// Says whether clients wait to be accepted.
+    pub fn set_crowded(&self, crowded: bool) {
+        self.crowded.store(crowded, Relaxed);
+    }
+
+    /// Asks the connection that has been idle longest to make room. Its client
+    /// may connect again; a call it sends meanwhile is served.
+    pub fn evict_idle(&self) {
+        let peers = self.peers();
+        let oldest = peers
+            .iter()
+            .filter_map(|peer| Some((peer.idle_since()?, peer)))
+            .filter(|(since, _)| since.elapsed() >= IDLE_GRACE)
+            .min_by_key(|(since, _)| *since);
+        if let Some((_, peer)) = oldest {
+            peer.close();
+        }
+    }
+
+    /// Asks every connection to end after the calls in flight; with
+    /// `unserved`, also those that have not called yet.
+    pub fn shut_down(&self, unserved: bool) {
+        for peer in self.peers().iter() {
+            if unserved || peer.served.load(Relaxed) > 0 {
+                peer.close();
+            }
+        }
+    }
+
+    /// Waits until a connection ends.
+    pub async fn one_less(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Waits until there is none.
+    pub async fn none_left(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.peers().is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Serves a client on a task of its own.
+    pub fn serve(self: &Arc<Self>, stream: UnixStream, service: &Arc<LogAgent>) {
+        let peer = Arc::new(Peer {
+            in_flight: AtomicUsize::new(0),
+            served: AtomicU64::new(0),
+            since: Mutex::new(Instant::now()),
+            closing: AtomicBool::new(false),
+            close: Notify::new(),
+        });
+        self.peers().push(Arc::clone(&peer));
+        let registered = Registered(Arc::clone(self), peer);
+        tokio::spawn(drive(stream, Arc::clone(service), registered));
+    }
+}
+
+/// Strikes a connection off the list when its task ends.
+struct Registered(Arc<Connections>, Arc<Peer>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.peers().retain(|peer| !Arc::ptr_eq(peer, &self.1));
+        self.0.changed.notify_waiters();
+    }
+}
+
+async fn drive(stream: UnixStream, service: Arc<LogAgent>, registered: Registered) {
+    let Registered(connections, peer) = &registered;
+    let answer = service_fn(|request| {
+        let (service, peer) = (Arc::clone(&service), Arc::clone(peer));
+        let connections = Arc::clone(connections);
+        async move {
+            let _call = PeerCall::new(&peer);
+            let crowded = || connections.is_crowded();
+            Ok::<_, Infallible>(service.call(request, crowded).await)
+        }
+    });
+    let stream = TokioIo::new(AuthorityAdapter::new(stream));
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_MAX)
+        .auto_date_header(false)
+        .serve_connection(stream, answer);
+    tokio::pin!(connection);
+    tokio::select! {
+        // A broken connection is the client's affair: its calls were answered,
+        // or are not acknowledged.
+        _ = &mut connection => return,
+        () = peer.close.notified() => connection.as_mut().graceful_shutdown(),
+    }
+    // A client that does not react to GOAWAY cannot keep its place.
+    while timeout(CLOSE_GRACE, &mut connection).await.is_err() && peer.in_flight.load(Relaxed) > 0 {
+    }
+}
+
+/// Counts a call of a connection as in flight.
+struct PeerCall<'a>(&'a Peer);
+
+impl<'a> PeerCall<'a> {
+    fn new(peer: &'a Peer) -> Self {
+        peer.in_flight.fetch_add(1, Relaxed);
+        PeerCall(peer)
+    }
+}
+
+impl Drop for PeerCall<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.served.fetch_add(1, Relaxed);
+        self.0.touch();
+    }
+}

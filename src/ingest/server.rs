@@ -1,0 +1,140 @@
+//! Accepts clients. What a socket file stands for may change during the agent's
+//! life (spec 5.6), so there can be more than one listener for a while.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use tokio::net::{UnixListener as AsyncListener, UnixStream};
+use tokio::task::JoinHandle;
+
+use crate::events::Events;
+use crate::ingest::activity::Activity;
+use crate::ingest::connection::Connections;
+use crate::ingest::service::LogAgent;
+use crate::limits::ACCEPT_PAUSE;
+
+/// Serves every client of the listeners it is given.
+pub struct Server {
+    service: Arc<LogAgent>,
+    connections: Arc<Connections>,
+    activity: Arc<Activity>,
+    events: Events,
+    listener: Option<Listening>,
+}
+
+struct Listening {
+    /// The same socket as the task's, for taking clients at once.
+    listener: UnixListener,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// A server without a listener.
+    #[must_use]
+    pub fn new(service: LogAgent, activity: Arc<Activity>, events: Events) -> Server {
+        Server {
+            service: Arc::new(service),
+            connections: Connections::new(),
+            activity,
+            events,
+            listener: None,
+        }
+    }
+
+    /// The open connections.
+    #[must_use]
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
+    }
+
+    /// Accepts clients of `listener` from now on. Who is already in the former
+    /// one's backlog is served too.
+    ///
+    /// # Errors
+    /// Those of registering it with the runtime.
+    pub fn listen(&mut self, listener: UnixListener) -> io::Result<()> {
+        let waiting = AsyncListener::from_std(listener.try_clone()?)?;
+        self.stop_listening();
+        let task = tokio::spawn(accept(
+            waiting,
+            Acceptor {
+                service: Arc::clone(&self.service),
+                connections: Arc::clone(&self.connections),
+                activity: Arc::clone(&self.activity),
+                events: self.events.clone(),
+            },
+        ));
+        self.listener = Some(Listening { listener, task });
+        Ok(())
+    }
+
+    /// Takes everyone who has connected so far, and nobody afterwards. The
+    /// socket file must be out of sight before.
+    pub fn stop_listening(&mut self) {
+        self.accept_waiting();
+        if let Some(Listening { task, .. }) = self.listener.take() {
+            task.abort();
+        }
+    }
+
+    /// Takes everyone in the backlog, whatever the limits; tells whether there
+    /// was anyone.
+    pub fn accept_waiting(&self) -> bool {
+        let mut any = false;
+        if let Some(Listening { listener, .. }) = &self.listener {
+            while let Ok((stream, _)) = listener.accept() {
+                any = true;
+                self.activity.touch();
+                let stream = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| UnixStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    self.connections.serve(stream, &self.service);
+                }
+            }
+        }
+        any
+    }
+}
+
+struct Acceptor {
+    service: Arc<LogAgent>,
+    connections: Arc<Connections>,
+    activity: Arc<Activity>,
+    events: Events,
+}
+
+async fn accept(listener: AsyncListener, to: Acceptor) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                to.activity.touch();
+                to.connections.serve(stream, &to.service);
+                to.make_room().await;
+            }
+            Err(error) => {
+                // EMFILE and the like pass; an idle client may end them.
+                let text = error.to_string();
+                to.events
+                    .emit("accept_failed", &[("error", (&text).into())]);
+                to.connections.evict_idle();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    /// While there is one client too many, asks the idle to leave their place
+    /// and accepts nobody.
+    async fn make_room(&self) {
+        while self.connections.is_over_limit() {
+            self.connections.set_crowded(true);
+            self.connections.evict_idle();
+            let less = self.connections.one_less();
+            let _ = tokio::time::timeout(ACCEPT_PAUSE, less).await;
+        }
+        self.connections.set_crowded(false);
+    }
+}

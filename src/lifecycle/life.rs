@@ -1,0 +1,210 @@
+//! The agent's life (spec 5.2 to 5.4): buffering, replaying, leaving.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+
+use crate::error::Result;
+use crate::events::Events;
+use crate::folder::Folder;
+use crate::ingest::activity::Activity;
+use crate::ingest::doorway::Doorway;
+use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET};
+use crate::replay::backoff::probe_delay;
+use crate::replay::dice::random;
+use crate::replay::http::Probe;
+use crate::replay::replayer::{Pause, Replayer};
+use crate::store::{self, Close};
+
+/// Everything that the life decides about.
+pub struct Life {
+    /// The base folder.
+    pub folder: Arc<Folder>,
+    /// Where events go.
+    pub events: Events,
+    /// The way in.
+    pub doorway: Doorway,
+    /// What clients are doing.
+    pub activity: Arc<Activity>,
+    /// The records.
+    pub store: store::Handle,
+    /// The way out.
+    pub replayer: Replayer,
+    /// When the agent started.
+    pub start: Instant,
+    /// Sleep instead of leaving.
+    pub standby: bool,
+}
+
+/// What the agent does while the server is healthy and the store is empty.
+enum Calm {
+    /// A record has come in.
+    Records,
+    /// The server is gone again.
+    Unhealthy,
+    /// The store is closed and removed.
+    Closed,
+}
+
+impl Life {
+    /// Lives until there is nothing left to do; `asleep` starts in standby.
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::error::Error::Closed) when the store is closed
+    /// from elsewhere.
+    pub async fn run(&mut self, mut asleep: bool) -> Result<()> {
+        loop {
+            if asleep {
+                self.events.emit("standby", &[]);
+                self.store.wait_for(|status| status.count > 0).await;
+            }
+            self.outage().await?;
+            if !self.standby {
+                return Ok(());
+            }
+            asleep = true;
+        }
+    }
+
+    /// One outage, from the first probe to the closed store.
+    async fn outage(&mut self) -> Result<()> {
+        let mut probes = 0;
+        loop {
+            self.buffer(probes).await;
+            // A server that answers probes and nothing else is not asked at
+            // once again.
+            probes = 1;
+            loop {
+                match self.replayer.run().await? {
+                    Pause::Unreachable => break,
+                    Pause::Drained => {}
+                }
+                match self.calm().await? {
+                    Calm::Records => {}
+                    Calm::Unhealthy => break,
+                    Calm::Closed => return Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Probes until the server is healthy; `probes` have failed before.
+    async fn buffer(&mut self, mut probes: u32) {
+        if let Err(error) = self.folder.raise_flag() {
+            let text = error.to_string();
+            self.events
+                .emit("flag_failed", &[("error", (&text).into())]);
+        }
+        let mut told = false;
+        if probes > 0 {
+            self.tell_unhealthy("no connection", &mut told);
+            sleep(probe_delay(probes - 1, random())).await;
+        }
+        while let Probe::Unhealthy(why) = self.replayer.probe().await {
+            self.tell_unhealthy(&why, &mut told);
+            sleep(probe_delay(probes, random())).await;
+            probes = probes.saturating_add(1);
+        }
+        self.folder.lower_flag();
+        self.events.emit(
+            "main_healthy_not_accepting_logs",
+            &[("buffered", self.store.status().count.into())],
+        );
+    }
+
+    /// Says once a phase why the agent buffers.
+    fn tell_unhealthy(&self, why: &str, told: &mut bool) {
+        if !std::mem::replace(told, true) {
+            self.events.emit(
+                "main_unhealthy_accepting_logs",
+                &[
+                    ("error", why.into()),
+                    ("buffered", self.store.status().count.into()),
+                ],
+            );
+        }
+    }
+
+    /// Waits, with nothing to send, until there is something or it is time to
+    /// leave.
+    async fn calm(&mut self) -> Result<Calm> {
+        loop {
+            if self.store.status().count > 0 {
+                return Ok(Calm::Records);
+            }
+            let wait = self.until_leaving();
+            if !wait.is_zero() {
+                let records = self.store.wait_for(|status| status.count > 0);
+                let _ = timeout(wait, records).await;
+                continue;
+            }
+            if let Probe::Unhealthy(_) = self.replayer.probe().await {
+                return Ok(Calm::Unhealthy);
+            }
+            // The probe took its time: somebody may have come meanwhile.
+            if self.until_leaving().is_zero() && self.try_to_leave().await? {
+                return Ok(Calm::Closed);
+            }
+        }
+    }
+
+    /// How long the agent has to stay at least, as things stand.
+    fn until_leaving(&self) -> Duration {
+        let age = LEAVE_AGE.saturating_sub(self.start.elapsed());
+        let quiet = LEAVE_QUIET.saturating_sub(self.activity.quiet());
+        let busy = if self.activity.in_flight() > 0 || self.store.status().count > 0 {
+            LEAVE_QUIET
+        } else {
+            Duration::ZERO
+        };
+        age.max(quiet).max(busy)
+    }
+
+    /// Leaves, unless somebody comes at the last moment; then the socket is
+    /// back as if nothing had been.
+    async fn try_to_leave(&mut self) -> Result<bool> {
+        if self.standby {
+            return self.store.close(Close::Sleep).await;
+        }
+        let calls = {
+            let mut door = self.doorway.lock();
+            // Who is in the backlog now means to call.
+            if door.server.accept_waiting() {
+                return Ok(false);
+            }
+            door.hide();
+            // And so does who came between the two lines above.
+            door.server.accept_waiting();
+            self.activity.calls()
+        };
+        let nobody_came = self.drain(calls).await;
+        if nobody_came && self.store.close(Close::Remove).await? {
+            return Ok(true);
+        }
+        if let Err(error) = self.doorway.lock().show() {
+            let text = error.to_string();
+            self.events
+                .emit("socket_blocked", &[("error", (&text).into())]);
+        }
+        Ok(false)
+    }
+
+    /// Serves who is connected, for a moment; true when nobody had a record.
+    async fn drain(&self, calls_before: u64) -> bool {
+        let connections = self.doorway.lock().server.connections();
+        // Those that never called may be about to: they are not sent away.
+        connections.shut_down(false);
+        let _ = timeout(LEAVE_DRAIN, async {
+            tokio::select! {
+                () = connections.none_left() => {}
+                () = self.store.wait_for(|status| status.count > 0) => {}
+            }
+        })
+        .await;
+        self.activity.calls() == calls_before
+            && self.activity.in_flight() == 0
+            && self.store.status().count == 0
+            && !self.doorway.lock().server.accept_waiting()
+    }
+}

@@ -1,0 +1,259 @@
+//! From the first system call to the exit code (spec 5).
+
+mod life;
+mod process;
+mod start;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{interval_at, timeout};
+
+use crate::cli::{Config, VERSION};
+use crate::error::{Error, Result};
+use crate::events::{Events, Value};
+use crate::folder::{Folder, Session};
+use crate::ingest::activity::Activity;
+use crate::ingest::doorway::Doorway;
+use crate::ingest::server::Server;
+use crate::ingest::service::LogAgent;
+use crate::ingest::socket::Socket;
+use crate::limits::{PROGRESS_INTERVAL, STOP_DRAIN, STORE_CLOSE};
+use crate::replay::replayer::Replayer;
+use crate::store::space::Space;
+use crate::store::{self, Close, Writer};
+use life::Life;
+
+/// Lives the agent's life.
+///
+/// # Errors
+/// What ended it, where that was not its own decision.
+pub fn run(config: Config) -> Result<()> {
+    process::harden();
+    let start = Instant::now();
+    let events = Events::default();
+    let folder = Arc::new(Folder::open(&config.folder)?);
+    if !start::take_lock(&folder)? {
+        events.emit("another_agent_serves", &[]);
+        return Ok(());
+    }
+    let (socket, listener) = Socket::bind(folder.path()).map_err(|error| {
+        let path = crate::ingest::socket::path_in(folder.path());
+        Error::CannotCreate(format!("socket {}: {error}", path.display()))
+    })?;
+    let ended = runtime()?.block_on(serve(config, &folder, &events, start, socket, listener));
+    ended
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Only name resolution needs another thread, and only for a moment.
+        .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+        .map_err(|error| Error::CannotCreate(format!("runtime: {error}")))
+}
+
+/// Why the agent ends.
+enum End {
+    /// Everything is delivered or set aside.
+    Drained,
+    /// A signal, by its name.
+    Signal(&'static str),
+    /// The store failed.
+    Failed(Error),
+}
+
+async fn serve(
+    config: Config,
+    folder: &Arc<Folder>,
+    events: &Events,
+    start: Instant,
+    socket: Socket,
+    listener: std::os::unix::net::UnixListener,
+) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let activity = Activity::new();
+    let (writer, store) = Writer::new(Arc::clone(folder), events.clone());
+    let service = LogAgent::new(store.clone(), Arc::clone(&activity));
+    let mut server = Server::new(service, Arc::clone(&activity), events.clone());
+    server
+        .listen(listener)
+        .map_err(|error| Error::CannotCreate(format!("socket: {error}")))?;
+    let doorway = Doorway::new(Arc::clone(folder), socket, server);
+    let asleep = config.standby && !store::open::exists(folder.path());
+    let mut writing = tokio::spawn(writer.run(asleep));
+
+    let session = Session::new(folder, SystemTime::now());
+    if let Ok(log) = session.agent_log() {
+        events.log_to(log);
+    }
+    announce(&config, folder, events);
+    folder.prune_sessions();
+    tokio::spawn(doorway.clone().watch(events.clone()));
+    tokio::spawn(progress(Arc::clone(folder), events.clone(), store.clone()));
+    let replayer = Replayer::new(
+        config.endpoint,
+        config.api_key,
+        store.clone(),
+        events.clone(),
+        session,
+    );
+    let mut life = Life {
+        folder: Arc::clone(folder),
+        events: events.clone(),
+        doorway,
+        activity,
+        store,
+        replayer,
+        start,
+        standby: config.standby,
+    };
+    let end = tokio::select! {
+        lived = life.run(asleep) => match lived {
+            Ok(()) => End::Drained,
+            Err(_) => End::Failed(outcome(&mut writing).await),
+        },
+        name = signals.next() => End::Signal(name),
+        ended = &mut writing => End::Failed(failure(ended)),
+    };
+    let stopped = stop(&mut life, &end, &mut signals).await;
+    summarise(&life, &end, start);
+    stopped
+}
+
+/// What the writer ended with.
+async fn outcome(writing: &mut JoinHandle<Result<()>>) -> Error {
+    failure(writing.await)
+}
+
+fn failure(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Error {
+    match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => Error::Closed,
+        Err(error) => Error::DiskFailed(format!("store: {error}")),
+    }
+}
+
+/// Leaves the folder in order: no socket, no flag, the store closed.
+async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
+    life.events.emit("grpc_server_stopping", &[]);
+    let orderly = async {
+        let connections = {
+            let mut door = life.doorway.lock();
+            door.close();
+            door.server.connections()
+        };
+        if let End::Signal(_) = end {
+            connections.shut_down(true);
+            let _ = timeout(STOP_DRAIN, connections.none_left()).await;
+            life.replayer.flush().await;
+            let _ = timeout(STORE_CLOSE, life.store.close(Close::Keep)).await;
+        }
+    };
+    tokio::select! {
+        () = orderly => {}
+        // A second signal: at once. What was acknowledged is on disk.
+        _ = signals.next() => {}
+    }
+    life.folder.lower_flag();
+    match end {
+        End::Failed(error) => Err(error.clone()),
+        End::Drained | End::Signal(_) => Ok(()),
+    }
+}
+
+fn announce(config: &Config, folder: &Folder, events: &Events) {
+    let server = config.endpoint.to_string();
+    let path = folder.path().to_string_lossy();
+    events.emit(
+        "agent_started",
+        &[
+            ("version", VERSION.into()),
+            ("pid", u64::from(std::process::id()).into()),
+            ("folder", (&*path).into()),
+            ("health_url", (&server).into()),
+            ("standby", config.standby.into()),
+        ],
+    );
+    if folder.has_go_store() {
+        let why = "pebble/ holds records that only the Go agent can read; it is left alone";
+        events.emit("go_store_found", &[("note", why.into())]);
+    }
+}
+
+fn summarise(life: &Life, end: &End, start: Instant) {
+    let reason = match end {
+        End::Drained => "drained".to_owned(),
+        End::Signal(name) => (*name).to_owned(),
+        End::Failed(error) => error.to_string(),
+    };
+    let (delivered, set_aside) = life.replayer.totals();
+    let left = life.store.status().count;
+    life.events.emit(
+        "agent_stopped",
+        &[
+            ("reason", (&reason).into()),
+            ("buffered", life.activity.stored().into()),
+            ("delivered", delivered.into()),
+            ("set_aside", set_aside.into()),
+            ("left", left.into()),
+            ("seconds", start.elapsed().as_secs().into()),
+            ("peak_rss_kib", process::peak_rss_kib().into()),
+        ],
+    );
+}
+
+/// Says once a minute how things stand.
+async fn progress(folder: Arc<Folder>, events: Events, store: store::Handle) {
+    let first = tokio::time::Instant::now() + PROGRESS_INTERVAL;
+    let mut minutes = interval_at(first, PROGRESS_INTERVAL);
+    loop {
+        minutes.tick().await;
+        let Ok(details) = store.details().await else {
+            return;
+        };
+        let oldest = details.oldest.map_or(String::new(), |nanos| {
+            crate::events::rfc3339(UNIX_EPOCH + Duration::from_nanos(nanos))
+        });
+        let free = Space::of(folder.file()).map_or(0, |space| space.available);
+        let fields: [(&str, Value); 4] = [
+            ("buffered", store.status().count.into()),
+            ("bytes", details.bytes.into()),
+            ("oldest", (&oldest).into()),
+            ("free_space", free.into()),
+        ];
+        events.emit("progress", &fields);
+    }
+}
+
+/// The signals that ask the agent to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Error::CannotCreate(format!("signal handler: {error}")))
+        };
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Records that are done with, and when they are deleted (spec 6): at most
+//! [`DELETE_RECORDS_MAX`] or [`DELETE_DELAY_MAX`] may be sent twice.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::Write;
+use std::pin::pin;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::events::now_rfc3339;
+use crate::limits::{DELETE_DELAY_MAX, DELETE_RECORDS_MAX};
+use crate::store;
+
+/// The group of records that the next delete will take.
+pub struct Done {
+    store: store::Handle,
+    success_log: Option<File>,
+    delivered: Delivered,
+    marked: usize,
+    due: Option<Instant>,
+}
+
+/// A line of the success log.
+#[derive(Default)]
+struct Delivered {
+    first: u64,
+    last: u64,
+    count: u64,
+}
+
+impl Done {
+    /// An empty group.
+    #[must_use]
+    pub fn new(store: store::Handle, success_log: Option<File>) -> Done {
+        Done {
+            store,
+            success_log,
+            delivered: Delivered::default(),
+            marked: 0,
+            due: None,
+        }
+    }
+
+    /// Takes a record, the next in order, into the group.
+    pub async fn mark(&mut self, key: u64, delivered: bool) {
+        self.store.mark_done(key);
+        self.marked += 1;
+        if delivered {
+            if self.delivered.count == 0 {
+                self.delivered.first = key;
+            }
+            self.delivered.last = key;
+            self.delivered.count += 1;
+        }
+        if self.due.is_none() {
+            self.due = Some(Instant::now() + DELETE_DELAY_MAX);
+        }
+        if self.marked >= DELETE_RECORDS_MAX {
+            self.flush().await;
+        }
+    }
+
+    /// Deletes the group now.
+    pub async fn flush(&mut self) {
+        if self.marked == 0 {
+            return;
+        }
+        self.marked = 0;
+        self.due = None;
+        // Closed: the writer took the marks along when it closed the store.
+        let _ = self.store.flush().await;
+        let Delivered { first, last, count } = std::mem::take(&mut self.delivered);
+        if count > 0
+            && let Some(log) = &mut self.success_log
+        {
+            let time = now_rfc3339();
+            // A full disk costs the log, not the replay.
+            let _ = log.write_all(
+                format!(
+                    "{{\"time\":\"{time}\",\"first\":{first},\"last\":{last},\"count\":{count}}}\n"
+                )
+                .as_bytes(),
+            );
+        }
+    }
+
+    /// Does something that may take long, without holding up a delete that
+    /// falls due meanwhile.
+    pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Some(due) = self.due {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                () = sleep_until(due) => self.flush().await,
+            }
+        }
+        work.await
+    }
+}

@@ -1,0 +1,266 @@
+//! The replay loop (spec 6): strictly in order, one request in flight.
+
+use std::fs::File;
+use std::time::{Instant, SystemTime};
+
+use tokio::time::sleep_until;
+
+use crate::error::Result;
+use crate::events::Events;
+use crate::folder::Session;
+use crate::replay::backoff::Backoff;
+use crate::replay::body::body;
+use crate::replay::dice::random;
+use crate::replay::done::Done;
+use crate::replay::endpoint::Endpoint;
+use crate::replay::http::{Answer, Client, Delivery, Failure, Probe, Timeouts};
+use crate::replay::patience::{Outcome, Patience};
+use crate::replay::retry_after;
+use crate::replay::set_aside::{self, Refusal};
+use crate::replay::verdict::{self, Verdict};
+use crate::store::{self, Record};
+
+/// Why a replay stopped.
+pub enum Pause {
+    /// The store is empty.
+    Drained,
+    /// The main server cannot be reached.
+    Unreachable,
+}
+
+/// Sends what the store holds.
+pub struct Replayer {
+    client: Client,
+    store: store::Handle,
+    events: Events,
+    session: Session,
+    failure_log: Option<File>,
+    api_key: String,
+    done: Done,
+    /// Key of the last record that is done with.
+    cursor: u64,
+    patience: Patience,
+    backoff: Backoff,
+    /// No record is sent before this.
+    not_before: Option<Instant>,
+    delivered: u64,
+    set_aside: u64,
+}
+
+/// What became of one try.
+enum Step {
+    /// On to the next record.
+    Next,
+    /// The same record again, after the back-off.
+    Again,
+    Unreachable,
+}
+
+impl Replayer {
+    /// A replayer that has sent nothing yet.
+    #[must_use]
+    pub fn new(
+        endpoint: Endpoint,
+        api_key: String,
+        store: store::Handle,
+        events: Events,
+        session: Session,
+    ) -> Replayer {
+        let success_log = session.success_log().ok();
+        Replayer {
+            client: Client::new(endpoint, Timeouts::default()),
+            done: Done::new(store.clone(), success_log),
+            store,
+            events,
+            session,
+            failure_log: None,
+            api_key,
+            cursor: 0,
+            patience: Patience::new(),
+            backoff: Backoff::new(),
+            not_before: None,
+            delivered: 0,
+            set_aside: 0,
+        }
+    }
+
+    /// Records delivered and set aside since the start.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        (self.delivered, self.set_aside)
+    }
+
+    /// Asks whether the main server is healthy.
+    pub async fn probe(&mut self) -> Probe {
+        self.client.probe().await
+    }
+
+    /// Deletes what is done with.
+    pub async fn flush(&mut self) {
+        self.done.flush().await;
+    }
+
+    /// Sends records until there are none or the server is gone.
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::error::Error::Closed) when the store is.
+    pub async fn run(&mut self) -> Result<Pause> {
+        loop {
+            let batch = self.store.read(self.cursor).await?;
+            if batch.is_empty() {
+                self.done.flush().await;
+                return Ok(Pause::Drained);
+            }
+            for record in batch {
+                if !self.settle(&record).await {
+                    self.done.flush().await;
+                    return Ok(Pause::Unreachable);
+                }
+            }
+        }
+    }
+
+    /// Tries a record until it is delivered or set aside; false when the server
+    /// is gone.
+    async fn settle(&mut self, record: &Record) -> bool {
+        loop {
+            if let Some(at) = self.not_before {
+                self.done.meanwhile(sleep_until(at.into())).await;
+            }
+            match self.try_once(record).await {
+                Step::Next => return true,
+                Step::Again => {}
+                Step::Unreachable => return false,
+            }
+        }
+    }
+
+    async fn try_once(&mut self, record: &Record) -> Step {
+        let Ok(content) = &record.content else {
+            let refusal = Refusal {
+                status: None,
+                answer: b"the stored record fails its checksum",
+                api_key: "",
+            };
+            return self.set_aside(record, Verdict::Refused, &refusal).await;
+        };
+        let api_key = match content.api_key.as_str() {
+            "" => self.api_key.clone(),
+            own => own.to_owned(),
+        };
+        let body = body(&content.pipelines, content.json_data.clone());
+        let delivery = Delivery {
+            api_key: &api_key,
+            idempotency_key: &record.idempotency_key,
+            body: &body,
+        };
+        match self.done.meanwhile(self.client.post(delivery)).await {
+            Ok(answer) => self.heed(record, &answer, &api_key).await,
+            Err(Failure::Unsendable(why)) => {
+                let refusal = Refusal {
+                    status: None,
+                    answer: why.as_bytes(),
+                    api_key: &api_key,
+                };
+                self.set_aside(record, Verdict::Refused, &refusal).await
+            }
+            Err(Failure::Unreachable(why)) => {
+                self.events
+                    .emit("main_unreachable", &[("error", (&why).into())]);
+                let _ = self.patience.judge(Verdict::NotNow, Instant::now());
+                self.wait(None);
+                Step::Unreachable
+            }
+        }
+    }
+
+    /// Does what the server's answer asks for.
+    async fn heed(&mut self, record: &Record, answer: &Answer, api_key: &str) -> Step {
+        let verdict = verdict::of_status(answer.status);
+        match self.patience.judge(verdict, Instant::now()) {
+            Outcome::Delivered => {
+                self.patience.delivered();
+                self.backoff.reset();
+                self.delivered += 1;
+                self.finish(record, true).await
+            }
+            Outcome::SetAside => {
+                let refusal = Refusal {
+                    status: Some(answer.status),
+                    answer: &answer.body_start,
+                    api_key,
+                };
+                self.set_aside(record, verdict, &refusal).await
+            }
+            Outcome::RetryUntil(_) => {
+                self.report(answer, api_key);
+                let asked = answer
+                    .retry_after
+                    .as_deref()
+                    .and_then(|value| retry_after::parse(value, SystemTime::now()));
+                self.wait(asked);
+                Step::Again
+            }
+        }
+    }
+
+    async fn finish(&mut self, record: &Record, delivered: bool) -> Step {
+        self.cursor = record.key;
+        self.not_before = None;
+        self.done.mark(record.key, delivered).await;
+        Step::Next
+    }
+
+    /// Keeps a record for the operator. Where even that fails, it stays in the
+    /// store and is tried again.
+    async fn set_aside(&mut self, record: &Record, verdict: Verdict, why: &Refusal<'_>) -> Step {
+        let status = u64::from(why.status.unwrap_or(0));
+        if let Err(error) = self.log_failure(record, why) {
+            let text = error.to_string();
+            self.events
+                .emit("set_aside_failed", &[("error", (&text).into())]);
+            self.wait(None);
+            return Step::Again;
+        }
+        self.events.emit(
+            "record_set_aside",
+            &[("key", record.key.into()), ("status", status.into())],
+        );
+        self.patience.set_aside(verdict);
+        self.set_aside += 1;
+        self.finish(record, false).await
+    }
+
+    fn log_failure(&mut self, record: &Record, why: &Refusal) -> std::io::Result<()> {
+        let mut log = match self.failure_log.take() {
+            Some(log) => log,
+            None => self.session.failure_log()?,
+        };
+        let written = set_aside::append(&mut log, record, why);
+        self.failure_log = Some(log);
+        written
+    }
+
+    /// Sets the time of the next try.
+    fn wait(&mut self, asked: Option<std::time::Duration>) {
+        let now = Instant::now();
+        let delay = self.backoff.next(random(), asked);
+        self.not_before = Some(now + self.patience.cap(now, delay));
+    }
+
+    fn report(&self, answer: &Answer, api_key: &str) {
+        let status = u64::from(answer.status).into();
+        match &answer.location {
+            Some(location) if (300..400).contains(&answer.status) => {
+                let location = set_aside::without(location, api_key);
+                self.events.emit(
+                    "main_redirects",
+                    &[("status", status), ("location", (&location).into())],
+                );
+            }
+            _ => self
+                .events
+                .emit("main_not_taking_logs", &[("status", status)]),
+        }
+    }
+}

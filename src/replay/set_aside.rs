@@ -1,0 +1,158 @@
+//! Records that the main server does not take (spec 6): a JSON line each in
+//! `agent-failure.log`, on disk before the record is deleted.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prost::Message;
+use serde_json::{Map, Value};
+
+use crate::events::{now_rfc3339, rfc3339};
+use crate::proto::store::StoredRecord;
+use crate::store::Record;
+
+/// Why a record is set aside.
+pub struct Refusal<'a> {
+    /// HTTP status of the last answer; `None` where the record never went out.
+    pub status: Option<u16>,
+    /// The answer's first bytes, or the agent's own reason.
+    pub answer: &'a [u8],
+    /// The key it was sent with, which no log may show.
+    pub api_key: &'a str,
+}
+
+/// Appends a record's line and flushes it to disk. Where that fails, the file
+/// is as it was before.
+///
+/// # Errors
+/// Those of the file system: the record must stay in the store.
+pub fn append(log: &mut File, record: &Record, refusal: &Refusal) -> io::Result<()> {
+    let before = log.metadata()?.len();
+    let mut line = line(record, refusal);
+    line.push('\n');
+    let written = log
+        .write_all(line.as_bytes())
+        .and_then(|()| log.sync_data());
+    if written.is_err() {
+        let _ = log.set_len(before);
+    }
+    written
+}
+
+fn line(record: &Record, refusal: &Refusal) -> String {
+    // What fails its checksum may still tell most of the story.
+    let salvaged;
+    let content = match &record.content {
+        Ok(content) => content,
+        Err(raw) => {
+            salvaged = StoredRecord::decode(raw.clone()).unwrap_or_else(|_| StoredRecord {
+                json_data: raw.clone(),
+                ..StoredRecord::default()
+            });
+            &salvaged
+        }
+    };
+    let received_at = UNIX_EPOCH
+        .checked_add(Duration::from_nanos(content.received_at))
+        .unwrap_or(SystemTime::UNIX_EPOCH);
+    let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes));
+    let answer = String::from_utf8_lossy(refusal.answer);
+    let mut fields = Map::new();
+    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    put("time", now_rfc3339().into());
+    put("key", record.key.into());
+    put("received_at", rfc3339(received_at).into());
+    put("pipelines", content.pipelines.as_slice().into());
+    put("json_data", text(&content.json_data));
+    put("status", refusal.status.into());
+    put("answer", without(&answer, refusal.api_key).into());
+    put("idempotency_key", record.idempotency_key.as_str().into());
+    put("api_key_own", (!content.api_key.is_empty()).into());
+    put("intact", record.content.is_ok().into());
+    Value::Object(fields).to_string()
+}
+
+/// `text` with the key masked, should the server have quoted it.
+pub(super) fn without(text: &str, api_key: &str) -> String {
+    if api_key.is_empty() {
+        return text.to_owned();
+    }
+    text.replace(api_key, "***")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn record() -> Record {
+        Record {
+            key: 1_700_000_000_000_000_001,
+            idempotency_key: "\"00ff-7\"".into(),
+            content: Ok(StoredRecord {
+                json_data: Bytes::from_static("{\"n\": 1e400,\"t\":\"ü\\n\"}".as_bytes()),
+                pipelines: vec!["a\"b".into()],
+                api_key: "secret".into(),
+                received_at: 1_700_000_000_000_000_000,
+                ..StoredRecord::default()
+            }),
+        }
+    }
+
+    fn parsed(record: &Record, refusal: &Refusal) -> Value {
+        let line = line(record, refusal);
+        assert!(!line.contains('\n') && !line.contains("secret"));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    #[test]
+    fn the_line_holds_the_whole_record_but_not_its_key() {
+        let refusal = Refusal {
+            status: Some(401),
+            answer: b"no: secret \xff",
+            api_key: "secret",
+        };
+        let line = parsed(&record(), &refusal);
+        assert_eq!(line["key"], 1_700_000_000_000_000_001u64);
+        assert_eq!(line["received_at"], "2023-11-14T22:13:20.000000000Z");
+        assert_eq!(line["pipelines"][0], "a\"b");
+        assert_eq!(line["json_data"], "{\"n\": 1e400,\"t\":\"ü\\n\"}");
+        assert_eq!(line["status"], 401);
+        assert_eq!(line["answer"], "no: *** \u{fffd}");
+        assert_eq!(line["idempotency_key"], "\"00ff-7\"");
+        assert_eq!(line["api_key_own"], true);
+        assert_eq!(line["intact"], true);
+    }
+
+    #[test]
+    fn a_damaged_record_is_kept_as_far_as_it_can_be_read() {
+        let refusal = Refusal {
+            status: None,
+            answer: b"checksum",
+            api_key: "",
+        };
+        let mut damaged = record();
+        damaged.content = Err(Bytes::from_static(b"\xff\xffnot protobuf"));
+        let line = parsed(&damaged, &refusal);
+        assert_eq!(line["json_data"], "\u{fffd}\u{fffd}not protobuf");
+        assert_eq!(line["status"], Value::Null);
+        assert_eq!(line["intact"], false);
+    }
+
+    #[test]
+    fn a_failed_append_leaves_no_half_line() {
+        let folder = std::env::temp_dir().join(format!("set-aside-{}", std::process::id()));
+        std::fs::write(&folder, "kept\n").unwrap();
+        // A file opened for reading only refuses the write.
+        let mut log = File::open(&folder).unwrap();
+        let refusal = Refusal {
+            status: Some(400),
+            answer: b"",
+            api_key: "",
+        };
+        assert!(append(&mut log, &record(), &refusal).is_err());
+        assert_eq!(std::fs::read(&folder).unwrap(), b"kept\n");
+        std::fs::remove_file(&folder).unwrap();
+    }
+}

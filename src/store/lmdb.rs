@@ -1,0 +1,375 @@
+//! The store itself: LMDB through heed (spec 4), in its durable mode. Every
+//! call begins and ends its own transaction.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use heed::byteorder::BE;
+use heed::types::{Bytes as RawBytes, Str, U64};
+use heed::{
+    CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, PutFlags, RwTxn, WithoutTls,
+};
+
+use crate::error::{Error, Result};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, MAP_MIN, MAP_START, STORE_FORMAT};
+use crate::proto::store::StoredRecord;
+use crate::store::record;
+
+const RECORDS: &str = "records";
+const META: &str = "meta";
+/// Key of the format's version in the meta database, a little-endian u32.
+const FORMAT_KEY: &str = "format";
+/// Key of the store's id in the meta database, 16 random bytes.
+const ID_KEY: &str = "store_id";
+/// LMDB's data file in the store's folder.
+pub(super) const DATA_FILE: &str = "data.mdb";
+
+/// A random name for one store's life: the first half of an Idempotency-Key.
+pub type StoreId = [u8; 16];
+
+/// What became of a write transaction.
+pub(super) enum Failure {
+    /// The map is full: grow it and try again.
+    MapFull,
+    /// To be told to those who wait.
+    Error(Error),
+}
+
+impl From<heed::Error> for Failure {
+    fn from(error: heed::Error) -> Self {
+        match error {
+            heed::Error::Mdb(MdbError::MapFull) => Failure::MapFull,
+            heed::Error::Io(error) if is_full(&error) => {
+                Failure::Error(Error::Full(format!("disk full: {error}")))
+            }
+            other => Failure::Error(Error::DiskFailed(format!("store: {other}"))),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+fn failed(error: heed::Error) -> Error {
+    match Failure::from(error) {
+        Failure::MapFull => Error::Full("store full".into()),
+        Failure::Error(error) => error,
+    }
+}
+
+/// An open store.
+pub struct Lmdb {
+    env: Env<WithoutTls>,
+    records: Database<'static, U64<BE>, RawBytes>,
+    meta: Database<'static, Str, RawBytes>,
+    folder: PathBuf,
+    map_size: usize,
+}
+
+impl Lmdb {
+    /// Opens the store in `folder`, creating both when missing.
+    ///
+    /// # Errors
+    /// [`Error::CannotCreate`], or [`Error::Full`] where a new store finds no
+    /// room.
+    pub fn open(folder: &Path) -> Result<Lmdb> {
+        create_folder(folder)?;
+        let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let (env, map_size) = open_env(folder, MAP_START.max(length.saturating_mul(2)))?;
+        let txn = env.write_txn().map_err(failed)?;
+        let (records, meta) = env
+            .create_databases_and_commit(txn, |opener, txn| {
+                let records = opener.create_database(txn, Some(RECORDS))?;
+                let meta = opener.create_database(txn, Some(META))?;
+                Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit((records, meta)))
+            })
+            .map_err(failed)?
+            .commit()
+            .ok_or_else(|| Error::DiskFailed("store: databases were not created".into()))?;
+        let store = Lmdb {
+            env,
+            records,
+            meta,
+            folder: folder.to_owned(),
+            map_size,
+        };
+        if length == 0 {
+            store.sync_names()?;
+        }
+        Ok(store)
+    }
+
+    /// LMDB flushes its file, but not the names that lead to it.
+    fn sync_names(&self) -> Result<()> {
+        let parent = self.folder.parent().filter(|path| *path != Path::new(""));
+        [&*self.folder, parent.unwrap_or(Path::new("."))]
+            .into_iter()
+            .try_for_each(|path| fs::File::open(path)?.sync_all())
+            .map_err(|error| Error::DiskFailed(format!("store folder: {error}")))
+    }
+
+    /// Reads the store's id, or gives the store a new one: one that is empty
+    /// starts over, so that no Idempotency-Key is ever used twice.
+    ///
+    /// # Errors
+    /// [`Error::Full`] or [`Error::DiskFailed`].
+    pub fn identify(&mut self) -> Result<StoreId> {
+        if self.count()? > 0
+            && let Some(id) = self.read_meta(ID_KEY)?
+        {
+            return Ok(id);
+        }
+        let mut id = StoreId::default();
+        getrandom::fill(&mut id).map_err(|e| Error::CannotCreate(format!("store id: {e}")))?;
+        self.write(|store, txn| {
+            store
+                .meta
+                .put(txn, FORMAT_KEY, &STORE_FORMAT.to_le_bytes())?;
+            store.meta.put(txn, ID_KEY, &id)
+        })?;
+        Ok(id)
+    }
+
+    fn read_meta(&self, key: &str) -> Result<Option<StoreId>> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        let value = self.meta.get(&txn, key).map_err(failed)?;
+        Ok(value.and_then(|value| value.try_into().ok()))
+    }
+
+    /// Runs `change` in one durable transaction; once this returns, it is on
+    /// disk. Grows the map as far as needed, so `change` may run several times.
+    ///
+    /// # Errors
+    /// [`Error::Full`]: nothing was changed. [`Error::DiskFailed`]: the store
+    /// must not be used any more.
+    pub fn write(
+        &mut self,
+        mut change: impl FnMut(&Lmdb, &mut RwTxn) -> std::result::Result<(), heed::Error>,
+    ) -> Result<()> {
+        loop {
+            match self.try_write(&mut change) {
+                Ok(()) => return Ok(()),
+                Err(Failure::MapFull) => self.grow()?,
+                Err(Failure::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn try_write(
+        &self,
+        change: &mut impl FnMut(&Lmdb, &mut RwTxn) -> std::result::Result<(), heed::Error>,
+    ) -> std::result::Result<(), Failure> {
+        let mut txn = self.env.write_txn()?;
+        change(self, &mut txn)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Appends a record in a transaction of [`Lmdb::write`].
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn append(
+        &self,
+        txn: &mut RwTxn,
+        key: u64,
+        record: &StoredRecord,
+    ) -> std::result::Result<(), heed::Error> {
+        let length = record::encoded_len(record);
+        self.append_with(txn, key, length, |space| record::encode(key, record, space))
+    }
+
+    /// Appends a value as it is, in a transaction of [`Lmdb::write`].
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn append_raw(
+        &self,
+        txn: &mut RwTxn,
+        key: u64,
+        value: &[u8],
+    ) -> std::result::Result<(), heed::Error> {
+        self.append_with(txn, key, value.len(), |space| space.copy_from_slice(value))
+    }
+
+    fn append_with(
+        &self,
+        txn: &mut RwTxn,
+        key: u64,
+        length: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> std::result::Result<(), heed::Error> {
+        let append = PutFlags::APPEND;
+        self.records
+            .get_or_put_reserved_with_flags(txn, append, &key, length, |space| {
+                space.fill_zeroes();
+                fill(space.written_mut());
+                Ok(())
+            })
+            .map(drop)
+    }
+
+    /// Deletes every record up to and with `key`, in a transaction of
+    /// [`Lmdb::write`].
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn delete_through(
+        &self,
+        txn: &mut RwTxn,
+        key: u64,
+    ) -> std::result::Result<(), heed::Error> {
+        self.records.delete_range(txn, &(..=key)).map(drop)
+    }
+
+    /// Copies out the records after `key`, in order: a batch, at least one if
+    /// there is one.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub fn read_after(&self, key: u64) -> Result<Vec<(u64, Bytes)>> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        let range = (Bound::Excluded(key), Bound::Unbounded);
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for item in self.records.range(&txn, &range).map_err(failed)? {
+            let (key, value) = item.map_err(failed)?;
+            bytes += value.len();
+            if !batch.is_empty() && bytes > BATCH_BYTES_MAX {
+                break;
+            }
+            batch.push((key, Bytes::copy_from_slice(value)));
+            if batch.len() == BATCH_RECORDS_MAX {
+                break;
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Records in the store.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub fn count(&self) -> Result<u64> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        self.records.len(&txn).map_err(failed)
+    }
+
+    /// Bytes of the pages that hold records.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub fn bytes(&self) -> Result<u64> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        let stat = self.records.stat(&txn).map_err(failed)?;
+        let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+        Ok(pages as u64 * u64::from(stat.page_size))
+    }
+
+    /// The first and the last key, `None` for an empty store.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub fn key_bounds(&self) -> Result<Option<(u64, u64)>> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        let first = self.records.first(&txn).map_err(failed)?;
+        let last = self.records.last(&txn).map_err(failed)?;
+        Ok(first.zip(last).map(|((first, _), (last, _))| (first, last)))
+    }
+
+    /// Gives the mapped pages back to the kernel; they come back from the page
+    /// cache when they are needed.
+    pub fn return_pages(&self) {
+        let last_page = self.env.info().last_page_number;
+        if let Ok(txn) = self.env.read_txn()
+            && let Ok(Some(value)) = self.meta.get(&txn, FORMAT_KEY)
+            && let Ok(stat) = self.meta.stat(&txn)
+        {
+            super::pages::return_pages(value, last_page, stat.page_size as usize);
+        }
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Doubles the map, or takes what the address space still has.
+    fn grow(&mut self) -> Result<()> {
+        let mut more = self.map_size;
+        while !super::pages::has_address_space(more) {
+            if more <= MAP_MIN {
+                return Err(Error::Full(format!(
+                    "store full: no address space beyond the {} bytes that are mapped",
+                    self.map_size
+                )));
+            }
+            more = (more / 2).next_multiple_of(MAP_MIN);
+        }
+        let size = self.map_size.saturating_add(more);
+        // SAFETY: every transaction of this environment begins and ends within
+        // one call of this type, and none is open here.
+        unsafe { self.env.resize(size) }
+            .map_err(|error| Error::DiskFailed(format!("store map: {error}")))?;
+        self.map_size = size;
+        Ok(())
+    }
+}
+
+fn create_folder(folder: &Path) -> Result<()> {
+    let describe = |error: &dyn std::fmt::Display| {
+        Error::CannotCreate(format!("store {}: {error}", folder.display()))
+    };
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(describe(&error)),
+    }
+    let found = fs::symlink_metadata(folder).map_err(|error| describe(&error))?;
+    if !found.is_dir() {
+        return Err(describe(&"not a folder"));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(describe(&"belongs to another user"));
+    }
+    Ok(())
+}
+
+/// Opens the environment with the largest map up to `size` that the address
+/// space allows.
+fn open_env(folder: &Path, size: usize) -> Result<(Env<WithoutTls>, usize)> {
+    let mut size = size.next_multiple_of(MAP_MIN);
+    loop {
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(size).max_dbs(4).max_readers(2);
+        // SAFETY: NO_LOCK: the instance lock keeps other agents away, and this
+        // type is the only one to write and runs on one thread.
+        // NO_READ_AHEAD changes nothing but the page cache.
+        unsafe { options.flags(EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD) };
+        // SAFETY: nobody else truncates or writes the file: the folder is 0700
+        // and the instance lock is held.
+        match unsafe { options.open(folder) } {
+            Ok(env) => return Ok((env, size)),
+            Err(heed::Error::Io(error))
+                if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= MAP_MIN =>
+            {
+                size = (size / 2).next_multiple_of(MAP_MIN);
+            }
+            Err(heed::Error::Io(error)) if is_full(&error) => {
+                return Err(Error::Full(format!("disk full: {error}")));
+            }
+            Err(error) => {
+                let folder = folder.display();
+                return Err(Error::CannotCreate(format!("store {folder}: {error}")));
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The disk's reserve (spec 4): ingest stops before the disk is full, so that
+//! the host and the drain keep room.
+
+use std::fs::File;
+
+use crate::error::{Error, Result};
+use crate::limits::{RESERVE_MAX, RESERVE_MIN, RESERVE_SHARE, RESERVE_SHARE_MAX};
+
+/// Sizes of a file system, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What an unprivileged process may still take.
+    pub available: u64,
+}
+
+impl Space {
+    /// The space of the file system that holds `folder`; `None` where it cannot
+    /// be told.
+    #[must_use]
+    pub fn of(folder: &File) -> Option<Space> {
+        let stat = rustix::fs::fstatvfs(folder).ok()?;
+        Some(Space {
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            available: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    /// What stays free: 1 % of the file system, within its bounds.
+    #[must_use]
+    pub fn reserve(self) -> u64 {
+        (self.total / RESERVE_SHARE)
+            .clamp(RESERVE_MIN, RESERVE_MAX)
+            .min(self.total / RESERVE_SHARE_MAX)
+    }
+
+    /// Whether a group of so many bytes may be stored; LMDB may need twice that
+    /// until the old pages are free again.
+    ///
+    /// # Errors
+    /// [`Error::Full`] with the figures.
+    pub fn admit(self, group_bytes: u64) -> Result<()> {
+        let left = self.available.saturating_sub(group_bytes.saturating_mul(2));
+        if left >= self.reserve() {
+            return Ok(());
+        }
+        Err(Error::Full(format!(
+            "disk full: {} bytes available, {} kept in reserve",
+            self.available,
+            self.reserve()
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_reserve_is_one_percent_within_its_bounds() {
+        for (total, reserve) in [
+            (0, 0),
+            (8 * MIB, 2 * MIB),
+            (16 * MIB, 4 * MIB),
+            (64 * MIB, 4 * MIB),
+            (1000 * MIB, 10 * MIB),
+            (25_600 * MIB, 256 * MIB),
+            (1 << 50, 256 * MIB),
+        ] {
+            let space = Space {
+                total,
+                available: 0,
+            };
+            assert_eq!(space.reserve(), reserve, "{total}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_admitted_while_twice_its_bytes_leave_the_reserve() {
+        let space = Space {
+            total: 64 * MIB,
+            available: 6 * MIB,
+        };
+        assert!(space.admit(0).is_ok());
+        assert!(space.admit(MIB).is_ok());
+        assert!(matches!(space.admit(MIB + 1), Err(Error::Full(_))));
+        assert!(space.admit(u64::MAX).is_err());
+    }
+}

@@ -1,0 +1,367 @@
+//! The task that owns the store: it gathers what arrives together into one
+//! durable transaction (group commit, spec 4).
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::folder::Folder;
+use crate::limits::{COMMITS_PER_PAGE_RETURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
+use crate::proto::store::StoredRecord;
+use crate::store::lmdb::{Lmdb, StoreId};
+use crate::store::space::Space;
+use crate::store::{Close, Command, Details, Handle, Record, Shared, Status, open, record};
+
+/// Owns the store; [`Writer::run`] is its life.
+pub struct Writer {
+    base: Arc<Folder>,
+    events: Events,
+    mail: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+}
+
+/// A record that waits for its commit.
+struct Insert {
+    record: StoredRecord,
+    _reserved: OwnedSemaphorePermit,
+    reply: oneshot::Sender<Result<()>>,
+}
+
+/// What one commit carries.
+#[derive(Default)]
+struct Group {
+    inserts: Vec<Insert>,
+    bytes: usize,
+    flushes: Vec<oneshot::Sender<()>>,
+    /// What ends the gathering: it is answered after the commit.
+    last: Option<Command>,
+}
+
+impl Group {
+    fn add(&mut self, command: Command) {
+        match command {
+            Command::Insert {
+                record,
+                reserved,
+                reply,
+            } => {
+                self.bytes += record::encoded_len(&record);
+                self.inserts.push(Insert {
+                    record,
+                    _reserved: reserved,
+                    reply,
+                });
+            }
+            Command::Flush { reply } => self.flushes.push(reply),
+            other => self.last = Some(other),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.last.is_none()
+            && self.inserts.len() < GROUP_RECORDS_MAX
+            && self.bytes < GROUP_BYTES_MAX
+    }
+}
+
+/// An open store and what the writer knows of it.
+struct Session {
+    lmdb: Lmdb,
+    id: StoreId,
+    last_key: u64,
+    commits: u32,
+}
+
+impl Writer {
+    /// A writer for the store in the base folder, and the handle to it.
+    #[must_use]
+    pub fn new(base: Arc<Folder>, events: Events) -> (Writer, Handle) {
+        let (handle, mail) = Handle::new();
+        let writer = Writer {
+            base,
+            events,
+            mail,
+            shared: handle.shared.clone(),
+        };
+        (writer, handle)
+    }
+
+    /// Opens the store and serves until it is closed. With `asleep`, a store
+    /// is opened by the first record.
+    ///
+    /// # Errors
+    /// Those that end the agent: the store cannot be opened, or the disk failed.
+    /// Whoever waits for a record gets [`Error::Closed`] or the error itself.
+    pub async fn run(mut self, mut asleep: bool) -> Result<()> {
+        loop {
+            let first = if asleep {
+                self.publish(0);
+                match self.sleep().await {
+                    Some(command) => Some(command),
+                    None => return Ok(()),
+                }
+            } else {
+                None
+            };
+            let mut session = self.open().await?;
+            self.publish(session.lmdb.count()?);
+            match self.serve(&mut session, first).await? {
+                Some((Close::Keep, reply)) => {
+                    open::mark_clean(session.lmdb.folder());
+                    drop(session);
+                    let _ = reply.send(true);
+                    return Ok(());
+                }
+                Some((how, reply)) => {
+                    let folder = session.lmdb.folder().to_owned();
+                    drop(session);
+                    self.remove(&folder)?;
+                    *self.shared.done() = Default::default();
+                    let _ = reply.send(true);
+                    if how == Close::Remove {
+                        return Ok(());
+                    }
+                    asleep = true;
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Removes the store's folder, unless another folder has taken the place of
+    /// the one that is locked.
+    fn remove(&self, store: &Path) -> Result<()> {
+        if !self.base.is_in_place() {
+            return Ok(());
+        }
+        fs::remove_dir_all(store)
+            .map_err(|error| Error::DiskFailed(format!("removing {}: {error}", store.display())))
+    }
+
+    /// Opens the store; while the disk has no room for one, records are refused
+    /// with that reason and it is tried again.
+    async fn open(&mut self) -> Result<Session> {
+        loop {
+            match open::open(self.base.path(), &self.events).await {
+                Ok((lmdb, id)) => {
+                    let last_key = lmdb.key_bounds()?.map_or(0, |(_, last)| last);
+                    return Ok(Session {
+                        lmdb,
+                        id,
+                        last_key,
+                        commits: 0,
+                    });
+                }
+                Err(full @ Error::Full(_)) => {
+                    self.events
+                        .emit("store_full", &[("error", (&full.to_string()).into())]);
+                    self.refuse_for_a_second(&full).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn refuse_for_a_second(&mut self, error: &Error) {
+        let second = tokio::time::sleep(std::time::Duration::from_secs(1));
+        tokio::pin!(second);
+        loop {
+            tokio::select! {
+                () = &mut second => return,
+                command = self.mail.recv() => match command {
+                    Some(Command::Insert { reply, .. }) => {
+                        let _ = reply.send(Err(error.clone()));
+                    }
+                    // Dropping the reply says closed: nothing is stored here.
+                    Some(_) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Waits for a record without a store.
+    async fn sleep(&mut self) -> Option<Command> {
+        loop {
+            match self.mail.recv().await? {
+                Command::Read { reply, .. } => drop(reply.send(Vec::new())),
+                Command::Flush { reply } => drop(reply.send(())),
+                Command::Details { reply } => drop(reply.send(Details::default())),
+                Command::Close { reply, how } => {
+                    let _ = reply.send(true);
+                    if how != Close::Sleep {
+                        return None;
+                    }
+                }
+                insert @ Command::Insert { .. } => return Some(insert),
+            }
+        }
+    }
+
+    /// Serves until the store is to be closed; `None` when nobody holds a handle
+    /// any more.
+    async fn serve(
+        &mut self,
+        session: &mut Session,
+        mut first: Option<Command>,
+    ) -> Result<Option<(Close, oneshot::Sender<bool>)>> {
+        loop {
+            let next = match first.take() {
+                Some(command) => Some(command),
+                None => self.mail.recv().await,
+            };
+            let Some(command) = next else {
+                return Ok(None);
+            };
+            let mut group = Group::default();
+            group.add(command);
+            self.gather(&mut group).await;
+            let last = group.last.take();
+            let closing = matches!(last, Some(Command::Close { .. }));
+            self.commit(session, group, closing)?;
+            match last {
+                Some(Command::Read { after, reply }) => {
+                    let _ = reply.send(self.read(session, after)?);
+                }
+                Some(Command::Details { reply }) => {
+                    let _ = reply.send(details(&session.lmdb)?);
+                }
+                Some(Command::Close { how, reply }) => {
+                    let left = self.shared.status.borrow().count > 0 || !self.mail.is_empty();
+                    if how == Close::Keep || !left {
+                        return Ok(Some((how, reply)));
+                    }
+                    let _ = reply.send(false);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes what has arrived, and lets those who are about to send do so: calls
+    /// that arrive together share one flush.
+    async fn gather(&mut self, group: &mut Group) {
+        loop {
+            let before = group.inserts.len();
+            while group.has_room() {
+                match self.mail.try_recv() {
+                    Ok(command) => group.add(command),
+                    Err(_) => break,
+                }
+            }
+            if group.inserts.is_empty() || !group.has_room() {
+                return;
+            }
+            tokio::task::yield_now().await;
+            if self.mail.is_empty() && group.inserts.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Stores the group and deletes what is done, in one transaction.
+    fn commit(&mut self, session: &mut Session, mut group: Group, closing: bool) -> Result<()> {
+        if !group.inserts.is_empty()
+            && let Some(space) = Space::of(self.base.file())
+            && let Err(full) = space.admit(group.bytes as u64)
+        {
+            self.refuse(&mut group, &full);
+        }
+        let done = *self.shared.done();
+        let wanted = !group.inserts.is_empty() || !group.flushes.is_empty() || closing;
+        if wanted && (done.count > 0 || !group.inserts.is_empty()) {
+            let mut last_key = session.last_key;
+            let result = session.lmdb.write(|lmdb, txn| {
+                last_key = session.last_key;
+                for Insert { record, .. } in &group.inserts {
+                    last_key = record::next_key(last_key, unix_nanos())
+                        .ok_or(heed::Error::Mdb(heed::MdbError::KeyExist))?;
+                    lmdb.append(txn, last_key, record)?;
+                }
+                if done.count > 0 {
+                    lmdb.delete_through(txn, done.through)?;
+                }
+                Ok(())
+            });
+            match result {
+                Ok(()) => {
+                    session.last_key = last_key;
+                    self.shared.done().count -= done.count;
+                }
+                Err(full @ Error::Full(_)) => self.refuse(&mut group, &full),
+                Err(error) => {
+                    self.refuse(&mut group, &error);
+                    return Err(error);
+                }
+            }
+            session.commits += 1;
+            if session.commits.is_multiple_of(COMMITS_PER_PAGE_RETURN) {
+                session.lmdb.return_pages();
+            }
+        }
+        self.publish(session.lmdb.count()?);
+        for insert in group.inserts {
+            let _ = insert.reply.send(Ok(()));
+        }
+        for reply in group.flushes {
+            let _ = reply.send(());
+        }
+        Ok(())
+    }
+
+    /// Tells every client of the group why its record was not stored.
+    fn refuse(&self, group: &mut Group, error: &Error) {
+        if matches!(error, Error::Full(_)) {
+            self.events
+                .emit("store_full", &[("error", (&error.to_string()).into())]);
+        }
+        for insert in group.inserts.drain(..) {
+            let _ = insert.reply.send(Err(error.clone()));
+        }
+    }
+
+    fn read(&self, session: &Session, after: u64) -> Result<Vec<Record>> {
+        // What is done but could not be deleted is not read again.
+        let after = after.max(self.shared.done().through);
+        let batch = session.lmdb.read_after(after)?;
+        session.lmdb.return_pages();
+        let records = batch.into_iter().map(|(key, value)| {
+            let content = record::decode(key, value.clone()).ok_or(value);
+            Record {
+                key,
+                idempotency_key: record::idempotency_key(&session.id, key, content.as_ref().ok()),
+                content,
+            }
+        });
+        Ok(records.collect())
+    }
+
+    fn publish(&self, stored: u64) {
+        let status = Status {
+            open: true,
+            count: stored.saturating_sub(self.shared.done().count),
+        };
+        self.shared
+            .status
+            .send_if_modified(|old| std::mem::replace(old, status) != status);
+    }
+}
+
+fn details(lmdb: &Lmdb) -> Result<Details> {
+    Ok(Details {
+        bytes: lmdb.bytes()?,
+        oldest: lmdb.key_bounds()?.map(|(first, _)| first),
+    })
+}
+
+fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
