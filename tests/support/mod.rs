@@ -1,0 +1,20 @@
+//! What the integration tests and the examples stand on: the agent as a child
+//! process, a main server to be away, and clients that log.
+#![allow(dead_code)] // each test file uses a part
+
+pub mod agent;
+pub mod http1;
+pub mod samples;
+pub mod sender;
+pub mod server;
+pub mod store;
+pub mod wait;
+
+/// A fresh folder for one test, removed at its end. Directly in `/tmp`: a UNIX
+/// socket's path has room for 108 bytes only.
+pub fn temp_folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("echopost-")
+        .tempdir_in("/tmp")
+        .expect("a temporary folder in /tmp")
+}
