@@ -1,5 +1,5 @@
 //! Tests of the tests' own tools: a broken one makes every test above it
-//! worthless. The main server has a file of its own.
+//! worthless. The main server and the ledger have files of their own.
 
 mod support;
 

@@ -3,7 +3,10 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod agent;
+pub mod application;
 pub mod http1;
+pub mod ledger;
+pub mod progress;
 pub mod samples;
 pub mod sender;
 pub mod server;
