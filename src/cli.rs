@@ -51,7 +51,7 @@ Exit: 0 drained, stopped with all data on disk, or another agent serves DIR;
 #[derive(Debug)]
 pub enum Command {
     /// Serve.
-    Run(Config),
+    Run(Box<Config>),
     /// Print [`HELP`].
     Help,
     /// Print [`VERSION`].
@@ -113,12 +113,12 @@ pub fn parse(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -
         .and_then(Endpoint::parse)
         .map_err(|why| usage("-health-url", &why))?;
     socket::check_path(&folder)?;
-    Ok(Command::Run(Config {
+    Ok(Command::Run(Box::new(Config {
         folder,
         api_key,
         endpoint,
         standby,
-    }))
+    })))
 }
 
 fn usage(flag: &str, why: &str) -> Error {

@@ -196,7 +196,7 @@ impl Session {
 
     fn log(&self, name: &str) -> io::Result<File> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => create_private(&self.path.join(name), true),
         }
     }

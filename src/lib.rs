@@ -34,7 +34,7 @@ pub mod proto {
 pub fn main() -> ExitCode {
     let variable = std::env::var_os(cli::API_KEY_VARIABLE);
     let ended = match cli::parse(std::env::args_os().skip(1), variable) {
-        Ok(Command::Run(config)) => lifecycle::run(config),
+        Ok(Command::Run(config)) => lifecycle::run(*config),
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(&format!("echopost {}\n", cli::VERSION)),
         Err(error) => Err(error),

@@ -182,7 +182,7 @@ mod tests {
             let row = CODE.rows[length];
             bits.push_str(&format!("{:0length$b}", row.first + rank - row.start));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();

@@ -43,8 +43,7 @@ pub fn run(config: Config) -> Result<()> {
         let path = crate::ingest::socket::path_in(folder.path());
         Error::CannotCreate(format!("socket {}: {error}", path.display()))
     })?;
-    let ended = runtime()?.block_on(serve(config, &folder, &events, start, socket, listener));
-    ended
+    runtime()?.block_on(serve(config, &folder, &events, start, socket, listener))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -196,7 +196,7 @@ fn encode(text: &[u8]) -> Vec<u8> {
         let (length, code) = HUFFMAN.iter().find_map(code).expect("printable ASCII");
         bits.push_str(&format!("{code:0length$b}"));
     }
-    while bits.len() % 8 != 0 {
+    while !bits.len().is_multiple_of(8) {
         bits.push('1');
     }
     let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();
