@@ -102,7 +102,6 @@ fn refuses_what_the_rfc_refuses() {
         ("a name past the static table", "7e00"),
         ("an index cut short", "ff"),
         ("an endless index", "ffffffffffff00"),
-        ("an integer of five further bytes", "ff8080808000"),
         ("a huge integer", "ffffffffff7f"),
         ("a literal without its name", "40"),
         ("a literal without its value", "4001 61"),
@@ -182,4 +181,17 @@ fn an_entry_larger_than_the_table_empties_it() {
         Ok(())
     );
     assert_eq!((walker.entries.len(), walker.size), (0, 0));
+}
+
+#[test]
+fn integers_may_take_four_further_bytes() {
+    for length in ["7f00", "7f8000", "7f80808000"] {
+        let mut block = [&[0x01][..], &hex(length)].concat();
+        let value = block.len();
+        block.extend([b'/'; 127]);
+        assert_eq!(Walker::default().rewrite(&mut block), Ok(()), "{length}");
+        assert!(block[value..].iter().all(|byte| *byte == b'-'), "{length}");
+    }
+    let mut block = [&hex("01 7f8080808000")[..], &[b'/'; 127]].concat();
+    assert_eq!(Walker::default().rewrite(&mut block), Err(Invalid), "five");
 }

@@ -197,6 +197,20 @@ async fn readers_with_little_room_get_everything() {
 }
 
 #[tokio::test]
+async fn nothing_behind_a_held_block_is_held_with_it() {
+    let block = frame(HEADERS, END_HEADERS, 1, &request(&plain_authority(b"/a")));
+    let data = frame(DATA, 0, 1, &[1; 4000]);
+    let rest = [&block[12..], &data].concat();
+    let parts = vec![opening(), block[..12].to_vec(), rest];
+    let (client, _answers) = Scripted::new(parts, true);
+    let mut adapter = AuthorityAdapter::new(client);
+    let mut buf = [0; 8192];
+    for expected in [opening().len(), block.len(), data.len(), 0] {
+        assert_eq!(adapter.read(&mut buf).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
 async fn writes_pass_unchanged() {
     let (mut client, server) = UnixStream::pair().unwrap();
     let vectored = server.is_write_vectored();
