@@ -60,8 +60,6 @@ pub const WRITER_QUEUE: usize = 1024;
 pub const GROUP_BYTES_MAX: usize = MIB;
 /// Records in one commit, for the same reason.
 pub const GROUP_RECORDS_MAX: usize = 512;
-/// Version of the store's format, in its meta database.
-pub const STORE_FORMAT: u32 = 1;
 /// Bytes of address space the map starts with; it doubles as it fills.
 pub const MAP_START: usize = 256 * MIB;
 /// Bytes the map starts with where address space is scarce; below it the store
@@ -74,6 +72,14 @@ pub const COMMITS_PER_PAGE_RETURN: u32 = 8;
 pub const CHECK_ALWAYS_BELOW: u64 = 64 * MIB as u64;
 /// Pages that the check reads before it lets the rest of the agent run.
 pub const CHECK_PAGES_PER_TURN: usize = 256;
+/// Version of the store's own layout: database names, keys and values. Another
+/// one in the file is a store of an unknown format (spec 4).
+pub const STORE_FORMAT: u32 = 1;
+/// Bytes of the largest value a record can have: one message, what protobuf and
+/// the CRC add, and an idempotency key, which the header limit bounds.
+pub const STORED_VALUE_MAX: usize = MESSAGE_MAX + 64 * KIB;
+/// Pages that a salvage reads before it lets the rest of the agent run.
+pub const SALVAGE_PAGES_PER_TURN: usize = 64;
 /// The disk's reserve: this share of the file system …
 pub const RESERVE_SHARE: u64 = 100;
 /// … at least so many bytes …

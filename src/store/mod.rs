@@ -1,6 +1,7 @@
 //! The records on disk (spec 4). One task, the [`Writer`], owns the store;
 //! everyone else holds a [`Handle`] to it.
 
+pub mod check;
 pub mod lmdb;
 pub mod open;
 mod pages;
