@@ -96,7 +96,7 @@ fn what_is_no_store() {
     std::fs::create_dir(folder.data()).unwrap();
     assert!(matches!(verdict(&folder.0), Some(Verdict::Damaged(_))));
     assert!(salvage(&folder.0).records.is_empty());
-    assert!(matches!(verdict(&folder.0.join("data.mdb")), None));
+    assert!(verdict(&folder.0.join("data.mdb")).is_none());
     let file = Folder::holding(b"x");
     assert!(matches!(verdict(&file.data()), Some(Verdict::Damaged(_))));
 }

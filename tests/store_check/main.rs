@@ -3,3 +3,4 @@
 mod damage;
 mod healthy;
 mod store;
+mod truth;

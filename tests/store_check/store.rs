@@ -180,6 +180,8 @@ impl Store {
             self.records
                 .put(&mut txn, &key.to_be_bytes(), &value)
                 .unwrap();
+            // LMDB may spill a page that the same transaction frees.
+            self.ever.insert(*key, value);
         }
         for key in &keys {
             assert!(self.records.delete(&mut txn, &key.to_be_bytes()).unwrap());
