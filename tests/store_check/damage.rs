@@ -232,7 +232,7 @@ fn child() {
         return;
     };
     for (index, line) in fs::read_to_string(list).unwrap().lines().enumerate() {
-        println!("job {line}");
+        println!("\njob {line}");
         let dir: PathBuf = line.split('\t').next().unwrap().into();
         use_store(&dir, &mut Dice(index as u64));
     }
@@ -352,6 +352,39 @@ fn a_bad_free_list_costs_no_record_and_brings_none_back() {
     let saved = salvage(&folder.0);
     assert!(saved.exact);
     assert!(saved.records.into_iter().eq(healthy.content));
+}
+
+/// Each transaction takes the oldest record and adds one, so that the stale pages
+/// are trees of the same shape: only that they are free gives them away.
+#[test]
+fn a_stale_root_is_damage_and_costs_no_record() {
+    let mut dice = Dice(17);
+    let folder = Folder::new();
+    let mut store = Store::open(&folder.0);
+    store.commit(&[100; 8], &[], &mut dice);
+    for _ in 0..20 {
+        let first = oldest(&store.content, 1);
+        store.commit(&[100], &first, &mut dice);
+    }
+    let healthy = Healthy::new(&folder, store);
+    let root = number::<8>(&healthy.bytes, healthy.root_at);
+    let mut stale = 0;
+    for page in 0..healthy.pages() as u64 {
+        let mut bytes = healthy.bytes.clone();
+        bytes[healthy.root_at..healthy.root_at + 8].copy_from_slice(&page.to_le_bytes());
+        let case = Case {
+            what: format!("root {page}"),
+            bytes,
+            pages: BTreeSet::new(),
+        };
+        let folder = Folder::holding(&case.bytes);
+        assert_eq!(examine(&healthy, &case, &folder), page == root, "{page}");
+        let Some(Verdict::Damaged(why)) = verdict(&folder.0) else {
+            continue;
+        };
+        stale += u32::from(why.ends_with("has two uses"));
+    }
+    assert!(stale > 1);
 }
 
 #[test]

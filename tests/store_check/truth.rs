@@ -23,6 +23,8 @@ pub struct Healthy {
     pub places: BTreeMap<u64, BTreeSet<usize>>,
     pub branches: BTreeSet<usize>,
     pub free_root: usize,
+    /// Where in the file the page number of the records' root stands.
+    pub root_at: usize,
 }
 
 impl Healthy {
@@ -36,6 +38,7 @@ impl Healthy {
             places: BTreeMap::new(),
             branches: BTreeSet::new(),
             free_root: 0,
+            root_at: 0,
         };
         let txn = |page: usize| number::<8>(&healthy.bytes, page * PAGE + 144);
         let meta = if txn(1) > txn(0) { PAGE } else { 0 };
@@ -47,7 +50,8 @@ impl Healthy {
             .iter()
             .find(|(key, _)| key == RECORDS_DB.as_bytes())
             .unwrap();
-        let root = number::<8>(&healthy.bytes, records.1 + 8 + records.0.len() + 40);
+        healthy.root_at = records.1 + 8 + records.0.len() + 40;
+        let root = number::<8>(&healthy.bytes, healthy.root_at);
         if root != u64::MAX {
             healthy.place(root as usize);
         }
