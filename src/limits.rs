@@ -72,6 +72,8 @@ pub const COMMITS_PER_PAGE_RETURN: u32 = 8;
 pub const CHECK_ALWAYS_BELOW: u64 = 64 * MIB as u64;
 /// Pages that the check reads before it lets the rest of the agent run.
 pub const CHECK_PAGES_PER_TURN: usize = 256;
+/// How often a store that found no room is tried again.
+pub const FULL_RETRY: Duration = Duration::from_secs(1);
 /// Version of the store's own layout: database names, keys and values. Another
 /// one in the file is a store of an unknown format (spec 4).
 pub const STORE_FORMAT: u32 = 1;

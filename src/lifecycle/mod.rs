@@ -83,7 +83,7 @@ async fn serve(
         .listen(listener)
         .map_err(|error| Error::CannotCreate(format!("socket: {error}")))?;
     let doorway = Doorway::new(Arc::clone(folder), socket, server);
-    let asleep = config.standby && !store::open::exists(folder.path());
+    let asleep = config.standby && !store::open::has_data(folder.path());
     let mut writing = tokio::spawn(writer.run(asleep));
 
     let session = Session::new(folder, SystemTime::now());

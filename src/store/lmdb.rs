@@ -17,14 +17,9 @@ use heed::{
 use crate::error::{Error, Result};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, MAP_MIN, MAP_START, STORE_FORMAT};
 use crate::proto::store::StoredRecord;
+use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
 use crate::store::record;
 
-const RECORDS: &str = "records";
-const META: &str = "meta";
-/// Key of the format's version in the meta database, a little-endian u32.
-const FORMAT_KEY: &str = "format";
-/// Key of the store's id in the meta database, 16 random bytes.
-const ID_KEY: &str = "store_id";
 /// LMDB's data file in the store's folder.
 pub(super) const DATA_FILE: &str = "data.mdb";
 
@@ -70,15 +65,19 @@ pub struct Lmdb {
     meta: Database<'static, Str, RawBytes>,
     folder: PathBuf,
     map_size: usize,
+    /// An id that is not stored yet: it goes along with the first record.
+    new_id: Option<StoreId>,
 }
 
 impl Lmdb {
-    /// Opens the store in `folder`, creating both when missing.
+    /// Opens the store in `folder`, creating both when missing. A store that is
+    /// empty gets a new id, so that no Idempotency-Key is ever used twice. Opening
+    /// a store that exists writes nothing: the disk may be full.
     ///
     /// # Errors
     /// [`Error::CannotCreate`], or [`Error::Full`] where a new store finds no
     /// room.
-    pub fn open(folder: &Path) -> Result<Lmdb> {
+    pub fn open(folder: &Path) -> Result<(Lmdb, StoreId)> {
         create_folder(folder)?;
         let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -86,24 +85,26 @@ impl Lmdb {
         let txn = env.write_txn().map_err(failed)?;
         let (records, meta) = env
             .create_databases_and_commit(txn, |opener, txn| {
-                let records = opener.create_database(txn, Some(RECORDS))?;
-                let meta = opener.create_database(txn, Some(META))?;
+                let records = opener.create_database(txn, Some(RECORDS_DB))?;
+                let meta = opener.create_database(txn, Some(META_DB))?;
                 Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit((records, meta)))
             })
             .map_err(failed)?
             .commit()
             .ok_or_else(|| Error::DiskFailed("store: databases were not created".into()))?;
-        let store = Lmdb {
+        let mut store = Lmdb {
             env,
             records,
             meta,
             folder: folder.to_owned(),
             map_size,
+            new_id: None,
         };
+        let id = store.identify()?;
         if length == 0 {
             store.sync_names()?;
         }
-        Ok(store)
+        Ok((store, id))
     }
 
     /// LMDB flushes its file, but not the names that lead to it.
@@ -115,32 +116,19 @@ impl Lmdb {
             .map_err(|error| Error::DiskFailed(format!("store folder: {error}")))
     }
 
-    /// Reads the store's id, or gives the store a new one: one that is empty
-    /// starts over, so that no Idempotency-Key is ever used twice.
-    ///
-    /// # Errors
-    /// [`Error::Full`] or [`Error::DiskFailed`].
-    pub fn identify(&mut self) -> Result<StoreId> {
-        if self.count()? > 0
-            && let Some(id) = self.read_meta(ID_KEY)?
+    fn identify(&mut self) -> Result<StoreId> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        let old = self.meta.get(&txn, STORE_ID_KEY).map_err(failed)?;
+        if let Some(old) = old.and_then(|id| StoreId::try_from(id).ok())
+            && self.records.len(&txn).map_err(failed)? > 0
         {
-            return Ok(id);
+            return Ok(old);
         }
+        drop(txn);
         let mut id = StoreId::default();
         getrandom::fill(&mut id).map_err(|e| Error::CannotCreate(format!("store id: {e}")))?;
-        self.write(|store, txn| {
-            store
-                .meta
-                .put(txn, FORMAT_KEY, &STORE_FORMAT.to_le_bytes())?;
-            store.meta.put(txn, ID_KEY, &id)
-        })?;
+        self.new_id = Some(id);
         Ok(id)
-    }
-
-    fn read_meta(&self, key: &str) -> Result<Option<StoreId>> {
-        let txn = self.env.read_txn().map_err(failed)?;
-        let value = self.meta.get(&txn, key).map_err(failed)?;
-        Ok(value.and_then(|value| value.try_into().ok()))
     }
 
     /// Runs `change` in one durable transaction; once this returns, it is on
@@ -155,7 +143,10 @@ impl Lmdb {
     ) -> Result<()> {
         loop {
             match self.try_write(&mut change) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.new_id = None;
+                    return Ok(());
+                }
                 Err(Failure::MapFull) => self.grow()?,
                 Err(Failure::Error(error)) => return Err(error),
             }
@@ -167,8 +158,17 @@ impl Lmdb {
         change: &mut impl FnMut(&Lmdb, &mut RwTxn) -> std::result::Result<(), heed::Error>,
     ) -> std::result::Result<(), Failure> {
         let mut txn = self.env.write_txn()?;
+        if let Some(id) = &self.new_id {
+            let format = STORE_FORMAT.to_le_bytes();
+            self.meta.put(&mut txn, FORMAT_KEY, &format)?;
+            self.meta.put(&mut txn, STORE_ID_KEY, id)?;
+        }
         change(self, &mut txn)?;
         txn.commit()?;
+        #[cfg(target_vendor = "apple")]
+        // The meta page is written with O_DSYNC, which there ends in the drive's
+        // cache; forcing a sync is F_FULLFSYNC.
+        self.env.force_sync()?;
         Ok(())
     }
 

@@ -1,39 +1,218 @@
-//! Opening the store (spec 4).
+//! Opening the store (spec 4): checked first where that is called for, and
+//! replaced by what can still be read where it is damaged.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use crate::error::Result;
-use crate::events::Events;
-use crate::store::lmdb::{Lmdb, StoreId};
+use bytes::Bytes;
+use tokio::task::yield_now;
+
+use crate::error::{Error, Result};
+use crate::events::{Events, rfc3339};
+use crate::folder::sync_folder;
+use crate::limits::{CHECK_ALWAYS_BELOW, CHECK_PAGES_PER_TURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
+use crate::store::check::{Check, Salvage, Step, Verdict};
+use crate::store::lmdb::{DATA_FILE, Lmdb, StoreId};
+use crate::store::record;
 
 /// The store's folder in the base folder.
-pub const STORE_NAME: &str = "lmdb";
+const STORE_NAME: &str = "lmdb";
+/// Where a damaged store's records are carried to, until it takes its place.
+const NEW_NAME: &str = "lmdb.new";
 /// A file in the store's folder that tells a clean end.
 const CLEAN_MARKER: &str = "clean";
 
-/// True where an earlier agent left a store.
+/// True where an earlier agent may have left records.
 #[must_use]
-pub fn exists(base: &Path) -> bool {
-    base.join(STORE_NAME).exists()
+pub fn has_data(base: &Path) -> bool {
+    let data = base.join(STORE_NAME).join(DATA_FILE);
+    base.join(NEW_NAME).exists() || fs::metadata(data).is_ok_and(|file| file.len() > 0)
 }
 
-/// Opens the store.
+/// Opens the store of the base folder. Lets others run while it reads.
 ///
 /// # Errors
-/// Those of [`Lmdb::open`].
-pub async fn open(base: &Path, _events: &Events) -> Result<(Lmdb, StoreId)> {
+/// [`Error::CannotCreate`], [`Error::Full`] or [`Error::DiskFailed`].
+pub async fn open(base: &Path, events: &Events) -> Result<(Lmdb, StoreId)> {
     let folder = base.join(STORE_NAME);
-    let _ = fs::remove_file(folder.join(CLEAN_MARKER));
-    let mut lmdb = Lmdb::open(&folder)?;
-    let id = lmdb.identify()?;
-    Ok((lmdb, id))
+    finish_carrying(base).map_err(|error| failed(base, &error))?;
+    let clean = take_marker(&folder);
+    let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
+    let checked = !clean || length <= CHECK_ALWAYS_BELOW;
+    if checked && let Verdict::Damaged(reason) = check(&folder).await? {
+        replace(base, &reason, events).await?;
+    }
+    match Lmdb::open(&folder) {
+        Err(error @ Error::CannotCreate(_)) if !checked => {
+            // The marker promised too much.
+            let Verdict::Damaged(reason) = check(&folder).await? else {
+                return Err(error);
+            };
+            replace(base, &reason, events).await?;
+            Lmdb::open(&folder)
+        }
+        Err(error) if length == 0 => {
+            // A store that found no room to begin with is no damaged store.
+            let _ = fs::remove_file(folder.join(DATA_FILE));
+            Err(error)
+        }
+        opened => opened,
+    }
 }
 
-/// Marks the closed store in `folder` as whole. Without the marker the next
-/// start checks it, so a failure costs only time.
-pub fn mark_clean(folder: &Path) {
-    if let Ok(marker) = fs::File::create(folder.join(CLEAN_MARKER)) {
-        let _ = marker.sync_all();
+/// Marks the closed store in `folder` as whole.
+///
+/// # Errors
+/// Those of the file system; without the marker the next start checks the store.
+pub fn mark_clean(folder: &Path) -> io::Result<()> {
+    fs::File::create(folder.join(CLEAN_MARKER))?.sync_all()?;
+    sync_folder(folder)
+}
+
+/// True for a store that was closed in order. The marker is gone before the
+/// store is used again.
+fn take_marker(folder: &Path) -> bool {
+    fs::remove_file(folder.join(CLEAN_MARKER)).is_ok() && sync_folder(folder).is_ok()
+}
+
+async fn check(folder: &Path) -> Result<Verdict> {
+    let Some(mut check) = Check::open(folder)? else {
+        return Ok(Verdict::Sound);
+    };
+    loop {
+        match check.step(CHECK_PAGES_PER_TURN) {
+            Some(verdict) => return Ok(verdict),
+            None => yield_now().await,
+        }
+    }
+}
+
+/// Completes or undoes what a crash interrupted: the new store is complete as
+/// soon as the damaged one has left its place.
+fn finish_carrying(base: &Path) -> io::Result<()> {
+    let (folder, new) = (base.join(STORE_NAME), base.join(NEW_NAME));
+    if !new.exists() {
+        return Ok(());
+    }
+    if !folder.exists() && new.join(CLEAN_MARKER).exists() {
+        fs::rename(new, folder)?;
+        return sync_folder(base);
+    }
+    fs::remove_dir_all(new)
+}
+
+/// Sets the damaged store aside whole and puts one in its place that holds what
+/// can still be read.
+async fn replace(base: &Path, reason: &str, events: &Events) -> Result<()> {
+    let (folder, new) = (base.join(STORE_NAME), base.join(NEW_NAME));
+    let carried = match carry(&folder, &new).await {
+        Ok(carried) => carried,
+        Err(error) => {
+            // It would only hold on to space.
+            let _ = fs::remove_dir_all(&new);
+            return Err(error);
+        }
+    };
+    let aside = aside_name(base);
+    let moved = mark_clean(&new)
+        .and_then(|()| fs::rename(&folder, &aside))
+        .and_then(|()| fs::rename(&new, &folder))
+        .and_then(|()| sync_folder(base));
+    moved.map_err(|error| failed(base, &error))?;
+    let aside = aside.to_string_lossy();
+    let expected = carried.salvage.expected_records();
+    events.emit(
+        "store_corrupt",
+        &[
+            ("reason", reason.into()),
+            ("saved", carried.records.into()),
+            // Where the count cannot be read either, nobody knows.
+            ("expected_known", expected.is_some().into()),
+            ("expected", expected.unwrap_or(0).into()),
+            (
+                "unreadable_pages",
+                carried.salvage.unreadable_pages().into(),
+            ),
+            (
+                "unreadable_records",
+                carried.salvage.unreadable_records().into(),
+            ),
+            ("may_repeat", (!carried.salvage.is_exact()).into()),
+            ("set_aside", (&*aside).into()),
+        ],
+    );
+    Ok(())
+}
+
+/// What was carried over.
+struct Carried {
+    salvage: Salvage,
+    records: u64,
+}
+
+/// Copies what can be read of the store in `from` to a new one in `to`. Each
+/// record keeps its place and the key the main server knows it by.
+async fn carry(from: &Path, to: &Path) -> Result<Carried> {
+    let mut salvage = Salvage::open(from)?;
+    let (mut lmdb, _) = Lmdb::open(to)?;
+    let mut records = 0;
+    let mut done = false;
+    while !done {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while group.len() < GROUP_RECORDS_MAX && bytes < GROUP_BYTES_MAX {
+            match salvage.step() {
+                Step::Record { key, value } => {
+                    bytes += value.len();
+                    group.push((key, Bytes::from(value)));
+                }
+                Step::Working => yield_now().await,
+                Step::Done => {
+                    done = true;
+                    break;
+                }
+            }
+        }
+        let old_id = salvage.store_id();
+        lmdb.write(|lmdb, txn| {
+            group.iter().try_for_each(|(key, value)| {
+                match (record::decode(*key, value.clone()), old_id) {
+                    (Some(mut record), Some(id)) => {
+                        record.idempotency_key = record::idempotency_key(&id, *key, Some(&record));
+                        lmdb.append(txn, *key, &record)
+                    }
+                    // Replay sets aside what does not fit its checksum.
+                    _ => lmdb.append_raw(txn, *key, value),
+                }
+            })
+        })?;
+        records += group.len() as u64;
+        lmdb.return_pages();
+        yield_now().await;
+    }
+    Ok(Carried { salvage, records })
+}
+
+/// `lmdb.damaged-<time>`, with a suffix where that exists.
+fn aside_name(base: &Path) -> PathBuf {
+    let time: String = rfc3339(SystemTime::now()).chars().take(19).collect();
+    let name = format!("{STORE_NAME}.damaged-{}Z", time.replace(':', "-"));
+    let mut path = base.join(&name);
+    let mut suffix = 1;
+    while path.symlink_metadata().is_ok() {
+        suffix += 1;
+        path = base.join(format!("{name}-{suffix}"));
+    }
+    path
+}
+
+fn failed(base: &Path, error: &io::Error) -> Error {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let why = format!("store in {}: {error}", base.display());
+    match error.kind() {
+        StorageFull | QuotaExceeded => Error::Full(why),
+        _ => Error::CannotCreate(why),
     }
 }

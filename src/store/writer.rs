@@ -2,20 +2,20 @@
 //! durable transaction (group commit, spec 4).
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::folder::Folder;
-use crate::limits::{COMMITS_PER_PAGE_RETURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
+use crate::limits::{COMMITS_PER_PAGE_RETURN, FULL_RETRY, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
 use crate::proto::store::StoredRecord;
 use crate::store::lmdb::{Lmdb, StoreId};
 use crate::store::space::Space;
-use crate::store::{Close, Command, Details, Handle, Record, Shared, Status, open, record};
+use crate::store::{Close, Command, Details, Done, Handle, Record, Shared, Status, open, record};
 
 /// Owns the store; [`Writer::run`] is its life.
 pub struct Writer {
@@ -99,88 +99,93 @@ impl Writer {
     /// Whoever waits for a record gets [`Error::Closed`] or the error itself.
     pub async fn run(mut self, mut asleep: bool) -> Result<()> {
         loop {
-            let first = if asleep {
+            let mut first = None;
+            if asleep {
                 self.publish(0);
-                match self.sleep().await {
-                    Some(command) => Some(command),
-                    None => return Ok(()),
-                }
-            } else {
-                None
-            };
-            let mut session = self.open().await?;
-            self.publish(session.lmdb.count()?);
-            match self.serve(&mut session, first).await? {
-                Some((Close::Keep, reply)) => {
-                    open::mark_clean(session.lmdb.folder());
-                    drop(session);
-                    let _ = reply.send(true);
+                first = self.sleep().await;
+                if first.is_none() {
                     return Ok(());
                 }
-                Some((how, reply)) => {
-                    let folder = session.lmdb.folder().to_owned();
-                    drop(session);
-                    self.remove(&folder)?;
-                    *self.shared.done() = Default::default();
-                    let _ = reply.send(true);
-                    if how == Close::Remove {
-                        return Ok(());
-                    }
-                    asleep = true;
-                }
-                None => return Ok(()),
             }
+            let Some(mut session) = self.open(&mut first).await? else {
+                return Ok(());
+            };
+            self.publish(session.lmdb.count()?);
+            let Some((how, reply)) = self.serve(&mut session, first).await? else {
+                return Ok(());
+            };
+            self.close(session, how)?;
+            let _ = reply.send(true);
+            if how != Close::Sleep {
+                return Ok(());
+            }
+            asleep = true;
         }
     }
 
-    /// Removes the store's folder, unless another folder has taken the place of
-    /// the one that is locked.
-    fn remove(&self, store: &Path) -> Result<()> {
-        if !self.base.is_in_place() {
-            return Ok(());
+    /// Closes the store; an empty one is removed, unless another folder has
+    /// taken the place of the one that is locked.
+    fn close(&self, session: Session, how: Close) -> Result<()> {
+        let folder = session.lmdb.folder().to_owned();
+        let empty = self.shared.status.borrow().count == 0;
+        drop(session);
+        if how == Close::Keep && !empty {
+            // Without the marker the next start takes a little longer.
+            let _ = open::mark_clean(&folder);
+        } else if self.base.is_in_place() {
+            fs::remove_dir_all(&folder).map_err(|error| {
+                Error::DiskFailed(format!("removing {}: {error}", folder.display()))
+            })?;
+            *self.shared.done() = Done::default();
         }
-        fs::remove_dir_all(store)
-            .map_err(|error| Error::DiskFailed(format!("removing {}: {error}", store.display())))
+        Ok(())
     }
 
     /// Opens the store; while the disk has no room for one, records are refused
-    /// with that reason and it is tried again.
-    async fn open(&mut self) -> Result<Session> {
+    /// with that reason and it is tried again. `None`: closed meanwhile.
+    async fn open(&mut self, first: &mut Option<Command>) -> Result<Option<Session>> {
         loop {
             match open::open(self.base.path(), &self.events).await {
                 Ok((lmdb, id)) => {
                     let last_key = lmdb.key_bounds()?.map_or(0, |(_, last)| last);
-                    return Ok(Session {
+                    return Ok(Some(Session {
                         lmdb,
                         id,
                         last_key,
                         commits: 0,
-                    });
+                    }));
                 }
                 Err(full @ Error::Full(_)) => {
                     self.events
                         .emit("store_full", &[("error", (&full.to_string()).into())]);
-                    self.refuse_for_a_second(&full).await;
+                    if let Some(Command::Insert { reply, .. }) = first.take() {
+                        let _ = reply.send(Err(full.clone()));
+                    }
+                    let refusing = self.refuse(&full);
+                    if let Ok(()) = timeout(FULL_RETRY, refusing).await {
+                        return Ok(None);
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    async fn refuse_for_a_second(&mut self, error: &Error) {
-        let second = tokio::time::sleep(std::time::Duration::from_secs(1));
-        tokio::pin!(second);
-        loop {
-            tokio::select! {
-                () = &mut second => return,
-                command = self.mail.recv() => match command {
-                    Some(Command::Insert { reply, .. }) => {
-                        let _ = reply.send(Err(error.clone()));
+    /// Refuses records for want of a store; ends when it is to be closed.
+    async fn refuse(&mut self, error: &Error) {
+        while let Some(command) = self.mail.recv().await {
+            match command {
+                Command::Insert { reply, .. } => {
+                    let _ = reply.send(Err(error.clone()));
+                }
+                Command::Close { how, reply } => {
+                    let may_close = how == Close::Keep || !open::has_data(self.base.path());
+                    let _ = reply.send(may_close);
+                    if may_close {
+                        return;
                     }
-                    // Dropping the reply says closed: nothing is stored here.
-                    Some(_) => {}
-                    None => return,
-                },
+                }
+                other => answer_without_store(other),
             }
         }
     }
@@ -189,16 +194,12 @@ impl Writer {
     async fn sleep(&mut self) -> Option<Command> {
         loop {
             match self.mail.recv().await? {
-                Command::Read { reply, .. } => drop(reply.send(Vec::new())),
-                Command::Flush { reply } => drop(reply.send(())),
-                Command::Details { reply } => drop(reply.send(Details::default())),
-                Command::Close { reply, how } => {
-                    let _ = reply.send(true);
-                    if how != Close::Sleep {
-                        return None;
-                    }
-                }
                 insert @ Command::Insert { .. } => return Some(insert),
+                Command::Close { reply, how } if how != Close::Sleep => {
+                    let _ = reply.send(true);
+                    return None;
+                }
+                other => answer_without_store(other),
             }
         }
     }
@@ -270,7 +271,7 @@ impl Writer {
             && let Some(space) = Space::of(self.base.file())
             && let Err(full) = space.admit(group.bytes as u64)
         {
-            self.refuse(&mut group, &full);
+            self.turn_away(&mut group, &full);
         }
         let done = *self.shared.done();
         let wanted = !group.inserts.is_empty() || !group.flushes.is_empty() || closing;
@@ -293,9 +294,9 @@ impl Writer {
                     session.last_key = last_key;
                     self.shared.done().count -= done.count;
                 }
-                Err(full @ Error::Full(_)) => self.refuse(&mut group, &full),
+                Err(full @ Error::Full(_)) => self.turn_away(&mut group, &full),
                 Err(error) => {
-                    self.refuse(&mut group, &error);
+                    self.turn_away(&mut group, &error);
                     return Err(error);
                 }
             }
@@ -315,7 +316,7 @@ impl Writer {
     }
 
     /// Tells every client of the group why its record was not stored.
-    fn refuse(&self, group: &mut Group, error: &Error) {
+    fn turn_away(&self, group: &mut Group, error: &Error) {
         if matches!(error, Error::Full(_)) {
             self.events
                 .emit("store_full", &[("error", (&error.to_string()).into())]);
@@ -349,6 +350,18 @@ impl Writer {
         self.shared
             .status
             .send_if_modified(|old| std::mem::replace(old, status) != status);
+    }
+}
+
+/// What can be said while there is no store.
+fn answer_without_store(command: Command) {
+    match command {
+        Command::Read { reply, .. } => drop(reply.send(Vec::new())),
+        Command::Flush { reply } => drop(reply.send(())),
+        Command::Details { reply } => drop(reply.send(Details::default())),
+        Command::Close { reply, .. } => drop(reply.send(true)),
+        // Dropping the reply says that the store is closed.
+        Command::Insert { .. } => {}
     }
 }
 
