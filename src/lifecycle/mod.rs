@@ -43,7 +43,11 @@ pub fn run(config: Config) -> Result<()> {
         let path = crate::ingest::socket::path_in(folder.path());
         Error::CannotCreate(format!("socket {}: {error}", path.display()))
     })?;
-    runtime()?.block_on(serve(config, &folder, &events, start, socket, listener))
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve(config, &folder, &events, start, socket, listener));
+    // A name that is still being resolved must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -112,11 +116,13 @@ async fn serve(
         standby: config.standby,
     };
     let end = tokio::select! {
+        // In this order: a life that is over ends the writer, too.
+        biased;
+        name = signals.next() => End::Signal(name),
         lived = life.run(asleep) => match lived {
             Ok(()) => End::Drained,
             Err(_) => End::Failed(outcome(&mut writing).await),
         },
-        name = signals.next() => End::Signal(name),
         ended = &mut writing => End::Failed(failure(ended)),
     };
     let stopped = stop(&mut life, &end, &mut signals).await;
@@ -146,9 +152,12 @@ async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
             door.close();
             door.server.connections()
         };
+        if let End::Drained = end {
+            return;
+        }
+        connections.shut_down(true);
+        let _ = timeout(STOP_DRAIN, connections.none_left()).await;
         if let End::Signal(_) = end {
-            connections.shut_down(true);
-            let _ = timeout(STOP_DRAIN, connections.none_left()).await;
             life.replayer.flush().await;
             let _ = timeout(STORE_CLOSE, life.store.close(Close::Keep)).await;
         }
