@@ -2,12 +2,13 @@
 
 mod canned;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use canned::{OK, Server, impatient, post, post_body, record, status};
 use echopost::replay::endpoint::Endpoint;
 use echopost::replay::http::{Client, Probe, Timeouts};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 
 /// How a server ends a connection that the client means to use again.
@@ -251,31 +252,39 @@ async fn an_answer_that_trickles_in_does_not_stretch_the_time() {
 }
 
 #[tokio::test]
-async fn an_upload_that_stands_still_is_a_timeout() {
-    let closed = Arc::new(Notify::new());
+async fn an_upload_that_comes_to_a_stand_is_given_up_with_what_is_left_of_it() {
+    const LENGTH: usize = 32 << 20;
+    let given_up = Arc::new(Notify::new());
+    let (report, rest) = tokio::sync::oneshot::channel();
+    let report = Arc::new(Mutex::new(Some(report)));
     let server = Server::start({
-        let closed = Arc::clone(&closed);
+        let given_up = Arc::clone(&given_up);
         move |_, mut peer| {
-            let closed = Arc::clone(&closed);
+            let given_up = Arc::clone(&given_up);
+            let report = report.lock().unwrap().take().unwrap();
             async move {
-                peer.head().await.unwrap();
-                // Reads on only once the client has given up.
-                closed.notified().await;
-                peer.closed().await;
-                closed.notify_one();
+                // Moves for longer than the client's timeout, then stops.
+                for _ in 0..80 {
+                    peer.stream.read_exact(&mut [0; 16 << 10]).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                given_up.notified().await;
+                report.send(peer.closed().await).unwrap();
             }
         }
     })
     .await;
     let mut client = server.client_within(impatient());
-    let failure = post_body(&mut client, &record(32 << 20)).await.unwrap_err();
+    let start = Instant::now();
+    let failure = post_body(&mut client, &record(LENGTH)).await.unwrap_err();
     assert_eq!(
         failure.to_string(),
         "timed out after 300ms while waiting for the answer"
     );
-    closed.notify_one();
-    tokio::task::yield_now().await;
-    closed.notified().await;
+    assert!(start.elapsed() > impatient().answer * 2);
+    given_up.notify_one();
+    let rest = rest.await.unwrap();
+    assert!(rest < LENGTH / 4, "{rest} bytes were sent all the same");
 }
 
 #[tokio::test]

@@ -151,10 +151,14 @@ impl Peer {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Waits until the client has closed.
-    pub async fn closed(&mut self) {
-        let mut rest = [0; 4096];
-        while self.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+    /// Waits until the client has closed; returns the bytes it sent until then.
+    pub async fn closed(&mut self) -> usize {
+        let mut buffer = [0; 4096];
+        let mut bytes = 0;
+        while let Ok(n @ 1..) = self.stream.read(&mut buffer).await {
+            bytes += n;
+        }
+        bytes
     }
 
     /// Closes with RST instead of FIN.
