@@ -170,7 +170,7 @@ mod tests {
             (b"{} {}", "line 1 column 4"),
             (b"{\"a\":01}", "column 7"),
             (b"nul", "column 3"),
-            (b"\"a\nb\"", "line 2 column 0"),
+            (b"\"a\nb\"", "line 1 column 2"),
             (b"\"\xff\"", "index 1"),
             (b"\xef\xbb\xbf{}", "column 1"),
             (b"{\"a\":NaN}", "column 6"),
