@@ -1,11 +1,10 @@
 //! The command line (spec 1), validated as a whole before anything is touched.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use hyper::header::HeaderValue;
-use pico_args::Arguments;
 
 use crate::error::{Error, Result};
 use crate::ingest::socket;
@@ -19,9 +18,6 @@ pub const API_KEY_VARIABLE: &str = "DATANADHI_API_KEY";
 
 const DEFAULT_FOLDER: &str = "./.datanadhi";
 const DEFAULT_HEALTH_URL: &str = "http://data-nadhi-server:5000";
-
-const VALUE_FLAGS: [&str; 3] = ["datanadhi", "api-key", "health-url"];
-const SWITCHES: [&str; 3] = ["standby", "version", "help"];
 
 /// What `--help` prints; it fits a screen of 24 lines.
 pub const HELP: &str = "\
@@ -78,18 +74,22 @@ pub struct Config {
 /// [`Error::Usage`] naming the flag; [`Error::CannotCreate`] for a folder whose
 /// socket path is too long.
 pub fn parse(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -> Result<Command> {
-    let mut args = Arguments::from_vec(normalise(args)?);
-    if args.contains(["-h", "--help"]) {
+    let Given {
+        folder,
+        api_key,
+        health_url,
+        standby,
+        help,
+        version,
+        unknown,
+    } = Given::read(args)?;
+    if help {
         return Ok(Command::Help);
     }
-    if args.contains("--version") {
+    if version {
         return Ok(Command::Version);
     }
-    let folder = last_value(&mut args, "--datanadhi")?;
-    let api_key = last_value(&mut args, "--api-key")?.or(variable);
-    let health_url = last_value(&mut args, "--health-url")?;
-    let standby = args.contains("--standby");
-    if let Some(unknown) = args.finish().first() {
+    if let Some(unknown) = unknown {
         return Err(usage(&unknown.to_string_lossy(), "is not a flag"));
     }
 
@@ -97,10 +97,8 @@ pub fn parse(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -
     if folder.as_os_str().is_empty() {
         return Err(usage("-datanadhi", "needs a folder"));
     }
-    if folder.as_os_str().as_bytes().contains(&0) {
-        return Err(usage("-datanadhi", "cannot hold a NUL byte"));
-    }
     let api_key = api_key
+        .or(variable)
         .unwrap_or_default()
         .into_string()
         .ok()
@@ -125,65 +123,73 @@ fn usage(flag: &str, why: &str) -> Error {
     Error::Usage(format!("{flag} {why}; see echopost --help"))
 }
 
-/// Turns Go's spellings into the two that pico-args knows: `-flag` into
-/// `--flag`, and `-flag=value` into two arguments (whose value may then be any
-/// bytes, and empty). What follows a flag that takes a value is left alone.
-fn normalise(args: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> {
-    let mut out = Vec::new();
-    let mut args = args;
-    while let Some(arg) = args.next() {
-        let bytes = arg.as_bytes();
-        let Some(body) = bytes
-            .strip_prefix(b"--")
-            .or_else(|| bytes.strip_prefix(b"-"))
-        else {
-            out.push(arg);
-            continue;
-        };
-        let (name, value) = match body.iter().position(|&byte| byte == b'=') {
-            Some(at) => (&body[..at], Some(OsStr::from_bytes(&body[at + 1..]))),
-            None => (body, None),
-        };
-        let is = |known: &&str| known.as_bytes() == name;
-        if let Some(flag) = VALUE_FLAGS.iter().copied().find(|flag| is(flag)) {
-            let value = value.map(OsStr::to_owned).or_else(|| args.next());
-            let Some(value) = value else {
-                return Err(usage(&format!("-{flag}"), "needs a value"));
-            };
-            out.push(format!("--{flag}").into());
-            out.push(value);
-        } else if SWITCHES.iter().any(is) {
-            match value.map(OsStr::as_bytes) {
-                None | Some(b"true") => {
-                    out.push(OsString::from_vec([b"--".as_slice(), name].concat()))
-                }
-                Some(b"false") => {}
-                Some(_) => {
-                    let flag = String::from_utf8_lossy(name);
-                    return Err(usage(
-                        &format!("-{flag}"),
-                        "is on or off and takes no value",
-                    ));
-                }
-            }
-        } else {
-            out.push(arg);
-        }
-    }
-    Ok(out)
+/// What the flags say. One that is given twice counts the last time, as in Go.
+#[derive(Default)]
+struct Given {
+    folder: Option<OsString>,
+    api_key: Option<OsString>,
+    health_url: Option<OsString>,
+    standby: bool,
+    help: bool,
+    version: bool,
+    /// The first argument that is none of these.
+    unknown: Option<OsString>,
 }
 
-/// A flag given twice counts the last time, as in Go.
-fn last_value(args: &mut Arguments, flag: &'static str) -> Result<Option<OsString>> {
-    let mut last = None;
-    loop {
-        let next = args.opt_value_from_os_str(flag, |value| {
-            Ok::<_, std::convert::Infallible>(value.to_owned())
-        });
-        match next {
-            Ok(Some(value)) => last = Some(value),
-            Ok(None) => return Ok(last),
-            Err(_) => return Err(usage(flag, "needs a value")),
+impl Given {
+    /// Reads Go's spellings: one dash or two, the value behind `=` or as the next
+    /// argument. A value may be any bytes, look like a flag, and be empty.
+    fn read(mut args: impl Iterator<Item = OsString>) -> Result<Given> {
+        let mut given = Given::default();
+        while let Some(arg) = args.next() {
+            let (name, value) = split(&arg);
+            let text = match name {
+                b"datanadhi" => &mut given.folder,
+                b"api-key" => &mut given.api_key,
+                b"health-url" => &mut given.health_url,
+                _ => {
+                    let switch = match name {
+                        b"standby" => &mut given.standby,
+                        b"version" => &mut given.version,
+                        b"help" | b"h" => &mut given.help,
+                        _ => {
+                            given.unknown.get_or_insert(arg);
+                            continue;
+                        }
+                    };
+                    *switch = on_or_off(name, value)?;
+                    continue;
+                }
+            };
+            let value = value.map(OsStr::to_owned).or_else(|| args.next());
+            *text = Some(value.ok_or_else(|| usage(&flag(name), "needs a value"))?);
         }
+        Ok(given)
     }
+}
+
+/// An argument's name without its dashes, empty where it has none, and what
+/// stands behind `=`.
+fn split(arg: &OsStr) -> (&[u8], Option<&OsStr>) {
+    let bytes = arg.as_bytes();
+    let body = bytes
+        .strip_prefix(b"--")
+        .or_else(|| bytes.strip_prefix(b"-"))
+        .unwrap_or_default();
+    match body.iter().position(|&byte| byte == b'=') {
+        Some(at) => (&body[..at], Some(OsStr::from_bytes(&body[at + 1..]))),
+        None => (body, None),
+    }
+}
+
+fn on_or_off(name: &[u8], value: Option<&OsStr>) -> Result<bool> {
+    match value.map(OsStr::as_bytes) {
+        None | Some(b"true") => Ok(true),
+        Some(b"false") => Ok(false),
+        Some(_) => Err(usage(&flag(name), "is on or off: =true or =false")),
+    }
+}
+
+fn flag(name: &[u8]) -> String {
+    format!("-{}", String::from_utf8_lossy(name))
 }

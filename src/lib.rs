@@ -42,8 +42,10 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // One line, whatever a name on the command line holds.
+            let text = error.to_string().replace(char::is_control, "?");
             // A closed stderr is no reason to fail otherwise.
-            let _ = writeln!(std::io::stderr(), "echopost: {error}");
+            let _ = writeln!(std::io::stderr(), "echopost: {text}");
             ExitCode::from(error.exit_code())
         }
     }

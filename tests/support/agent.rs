@@ -1,5 +1,6 @@
 //! The agent as a child process in a folder.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::os::unix::process::ExitStatusExt;
@@ -42,8 +43,29 @@ impl Agent {
         Agent::from_command(Command::new(exe), folder)
     }
 
+    /// The built agent by way of a shell: `script` ends in `exec "$0" "$@"`.
+    pub fn by_shell(script: &str, folder: &Path) -> Builder {
+        let mut command = Command::new("sh");
+        let exe = EXECUTABLE.expect("built as an integration test");
+        command.arg("-c").arg(script).arg(exe);
+        Agent::from_command(command, folder)
+    }
+
     /// Any command that ends up in `echopost::main()`.
     pub fn from_command(mut command: Command, folder: &Path) -> Builder {
+        command.arg("-datanadhi").arg(folder);
+        Agent::from_command_line(command, folder)
+    }
+
+    /// The built agent in the working directory `cwd` with these arguments alone,
+    /// which lead to `folder`.
+    pub fn with_arguments<A: AsRef<OsStr>>(cwd: &Path, folder: &Path, args: &[A]) -> Builder {
+        let mut command = Command::new(EXECUTABLE.expect("built as an integration test"));
+        command.current_dir(cwd).args(args);
+        Agent::from_command_line(command, folder)
+    }
+
+    fn from_command_line(mut command: Command, folder: &Path) -> Builder {
         // What the tester's own shell holds must not decide a test.
         for name in ["DATANADHI_API_KEY", "LISTEN_PID", "LISTEN_FDS"] {
             command.env_remove(name);
@@ -51,7 +73,7 @@ impl Agent {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
-        command.arg("-datanadhi").arg(folder).stdin(Stdio::null());
+        command.stdin(Stdio::null());
         Builder {
             command,
             folder: folder.to_owned(),
