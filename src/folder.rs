@@ -79,6 +79,20 @@ impl Folder {
         }
     }
 
+    /// [`Folder::is_in_place`], with the reason.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn check_in_place(&self) -> io::Result<()> {
+        if self.is_in_place() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the base folder was moved away",
+        ))
+    }
+
     /// The folder's path, as given.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -94,8 +108,10 @@ impl Folder {
     /// Shows that the main server is down and the agent buffers.
     ///
     /// # Errors
-    /// Those of the file system; the flag is a hint and no reason to stop.
+    /// Those of the file system, and `NotFound` where another folder has taken
+    /// the place of this one; the flag is a hint and no reason to stop.
     pub fn raise_flag(&self) -> io::Result<()> {
+        self.check_in_place()?;
         create_private(&self.path.join(STATUS_FLAG), false).map(drop)
     }
 

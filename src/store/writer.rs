@@ -98,6 +98,9 @@ impl Writer {
     /// Those that end the agent: the store cannot be opened, or the disk failed.
     /// Whoever waits for a record gets [`Error::Closed`] or the error itself.
     pub async fn run(mut self, mut asleep: bool) -> Result<()> {
+        // The replay has read up to here: a later store starts above it, also
+        // when the clock has stepped back.
+        let mut last_key = 0;
         loop {
             let mut first = None;
             if asleep {
@@ -110,10 +113,12 @@ impl Writer {
             let Some(mut session) = self.open(&mut first).await? else {
                 return Ok(());
             };
+            session.last_key = session.last_key.max(last_key);
             self.publish(session.lmdb.count()?);
             let Some((how, reply)) = self.serve(&mut session, first).await? else {
                 return Ok(());
             };
+            last_key = session.last_key;
             self.close(session, how)?;
             let _ = reply.send(true);
             if how != Close::Sleep {
@@ -145,6 +150,10 @@ impl Writer {
     /// with that reason and it is tried again. `None`: closed meanwhile.
     async fn open(&mut self, first: &mut Option<Command>) -> Result<Option<Session>> {
         loop {
+            // The store in a folder of the same name is another agent's.
+            self.base.check_in_place().map_err(|error| {
+                Error::CannotCreate(format!("folder {}: {error}", self.base.path().display()))
+            })?;
             match open::open(self.base.path(), &self.events).await {
                 Ok((lmdb, id)) => {
                     let last_key = lmdb.key_bounds()?.map_or(0, |(_, last)| last);
