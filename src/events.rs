@@ -67,13 +67,18 @@ impl Events {
     /// Prints an event, unless one of its kind was printed less than
     /// [`EVENT_INTERVAL`] ago; the next one then says how many were left out.
     pub fn emit(&self, kind: &'static str, fields: &[(&str, Value)]) {
+        self.try_emit(kind, fields);
+    }
+
+    /// The same; false when it was left out.
+    pub fn try_emit(&self, kind: &'static str, fields: &[(&str, Value)]) -> bool {
         let mut sink = self.sink();
         let now = Instant::now();
         let mut suppressed = 0;
         match sink.kinds.iter_mut().find(|(known, ..)| *known == kind) {
             Some((_, last, left_out)) if now.duration_since(*last) < EVENT_INTERVAL => {
                 *left_out += 1;
-                return;
+                return false;
             }
             Some((_, last, left_out)) => {
                 *last = now;
@@ -82,6 +87,7 @@ impl Events {
             None => sink.kinds.push((kind, now, 0)),
         }
         sink.write(&line(kind, fields, suppressed));
+        true
     }
 
     fn sink(&self) -> std::sync::MutexGuard<'_, Sink> {

@@ -17,7 +17,8 @@ pub struct Doorway(Arc<Mutex<Door>>);
 /// The door itself; nobody holds it across an await.
 pub struct Door {
     folder: Arc<Folder>,
-    socket: Socket,
+    /// `None` until one can be bound.
+    socket: Option<Socket>,
     /// The file is out of sight on purpose.
     hidden: bool,
     /// Where clients are served.
@@ -25,9 +26,9 @@ pub struct Door {
 }
 
 impl Doorway {
-    /// Serves the clients of `socket`.
+    /// Serves the clients of `socket`; without one, [`Doorway::watch`] binds it.
     #[must_use]
-    pub fn new(folder: Arc<Folder>, socket: Socket, server: Server) -> Doorway {
+    pub fn new(folder: Arc<Folder>, socket: Option<Socket>, server: Server) -> Doorway {
         Doorway(Arc::new(Mutex::new(Door {
             folder,
             socket,
@@ -45,16 +46,21 @@ impl Doorway {
     /// bound again at once (spec 5.6).
     pub async fn watch(self, events: Events) {
         let mut watch = watch::Watch::new(self.lock().folder.path());
+        let mut told = false;
         loop {
             let mended = self.lock().mend();
-            match &mended {
-                Ok(false) => {}
-                Ok(true) => events.emit("socket_bound_again", &[]),
+            told = match &mended {
+                Ok(false) => false,
+                Ok(true) => {
+                    events.emit("socket_bound_again", &[]);
+                    false
+                }
+                Err(_) if told => true,
                 Err(error) => {
                     let text = error.to_string();
-                    events.emit("socket_blocked", &[("error", (&text).into())]);
+                    events.try_emit("socket_blocked", &[("error", (&text).into())])
                 }
-            }
+            };
             let poll = mended.is_err() || !watch.is_live();
             tokio::select! {
                 () = watch.changed() => {}
@@ -67,17 +73,12 @@ impl Doorway {
 impl Door {
     /// Binds the socket again if its file is gone; true when it had to.
     fn mend(&mut self) -> io::Result<bool> {
-        if self.hidden || self.socket.is_in_place() {
+        if self.hidden || self.socket.as_ref().is_some_and(Socket::is_in_place) {
             return Ok(false);
         }
-        if !self.folder.is_in_place() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                "the base folder was moved away",
-            ));
-        }
+        self.folder.check_in_place()?;
         let (socket, listener) = Socket::bind(self.folder.path())?;
-        self.socket = socket;
+        self.socket = Some(socket);
         self.server.listen(listener)?;
         Ok(true)
     }
@@ -86,7 +87,9 @@ impl Door {
     /// connected is served.
     pub fn hide(&mut self) {
         self.hidden = true;
-        self.socket.hide();
+        if let Some(socket) = &self.socket {
+            socket.hide();
+        }
     }
 
     /// Puts the file back.
@@ -95,13 +98,18 @@ impl Door {
     /// Those of the file system; the watch tries again.
     pub fn show(&mut self) -> io::Result<()> {
         self.hidden = false;
-        self.socket.show().or_else(|_| self.mend().map(drop))
+        match self.socket.as_ref().map(Socket::show) {
+            Some(Ok(())) => Ok(()),
+            _ => self.mend().map(drop),
+        }
     }
 
     /// Removes the file and stops accepting.
     pub fn close(&mut self) {
         self.hidden = true;
-        self.socket.remove();
+        if let Some(socket) = &self.socket {
+            socket.remove();
+        }
         self.server.stop_listening();
     }
 }

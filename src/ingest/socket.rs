@@ -66,6 +66,8 @@ impl Socket {
     /// name.
     pub fn bind(folder: &Path) -> io::Result<(Socket, UnixListener)> {
         let path = path_in(folder);
+        // Before anything is made: the watch would wake for it and try again.
+        check_free(&path)?;
         let hidden = folder.join(HIDDEN_NAME);
         match fs::remove_file(&hidden) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -108,20 +110,29 @@ impl Socket {
     /// Those of the file system; `AlreadyExists` for a file or folder of that
     /// name.
     pub fn show(&self) -> io::Result<()> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "a file or folder of that name is in the way",
-            )),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => fs::rename(&self.hidden, &self.path),
-        }
+        check_free(&self.path)?;
+        fs::rename(&self.hidden, &self.path)
     }
 
-    /// Removes the file for good; one that replaced it stays.
+    /// Removes the file for good; one that replaced it stays, and so does what
+    /// another agent hides in a folder that has taken the place of this one's.
     pub fn remove(&self) {
         self.hide();
-        let _ = fs::remove_file(&self.hidden);
+        if identity_of(&self.hidden).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(&self.hidden);
+        }
+    }
+}
+
+/// Only a socket may be replaced.
+fn check_free(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file or folder of that name is in the way",
+        )),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ mod life;
 mod process;
 mod start;
 
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -34,18 +35,21 @@ pub fn run(config: Config) -> Result<()> {
     process::harden();
     let start = Instant::now();
     let events = Events::default();
+    let runtime = runtime()?;
+    // Before anything is on disk: whoever sees the socket may send a signal, and
+    // PID 1 would never see one that came before its handler (signal(7)).
+    let signals = {
+        let _context = runtime.enter();
+        Signals::new()?
+    };
     let folder = Arc::new(Folder::open(&config.folder)?);
     if !start::take_lock(&folder)? {
         events.emit("another_agent_serves", &[]);
         return Ok(());
     }
-    let (socket, listener) = Socket::bind(folder.path()).map_err(|error| {
-        let path = crate::ingest::socket::path_in(folder.path());
-        Error::CannotCreate(format!("socket {}: {error}", path.display()))
-    })?;
-    let runtime = runtime()?;
-    let ended = runtime.block_on(serve(config, &folder, &events, start, socket, listener));
-    // A name that is still being resolved must not hold up the end.
+    let bound = start::bind(&folder)?;
+    let ended = runtime.block_on(serve(config, &folder, &events, start, bound, signals));
+    // A name that is just being resolved is not waited for (spec 5.5).
     runtime.shutdown_background();
     ended
 }
@@ -75,16 +79,16 @@ async fn serve(
     folder: &Arc<Folder>,
     events: &Events,
     start: Instant,
-    socket: Socket,
-    listener: std::os::unix::net::UnixListener,
+    bound: Option<(Socket, UnixListener)>,
+    mut signals: Signals,
 ) -> Result<()> {
-    let mut signals = Signals::new()?;
     let activity = Activity::new();
     let (writer, store) = Writer::new(Arc::clone(folder), events.clone());
     let service = LogAgent::new(store.clone(), Arc::clone(&activity));
     let mut server = Server::new(service, Arc::clone(&activity), events.clone());
-    server
-        .listen(listener)
+    let (socket, listener) = bound.unzip();
+    listener
+        .map_or(Ok(()), |listener| server.listen(listener))
         .map_err(|error| Error::CannotCreate(format!("socket: {error}")))?;
     let doorway = Doorway::new(Arc::clone(folder), socket, server);
     let asleep = config.standby && !store::open::has_data(folder.path());

@@ -1,11 +1,13 @@
 //! Becoming the one agent of a folder (spec 5.1).
 
+use std::io;
+use std::os::unix::net::UnixListener;
 use std::thread::sleep;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::folder::Folder;
-use crate::ingest::socket;
+use crate::ingest::socket::{self, Socket};
 use crate::limits::{LOCK_POLL, LOCK_WAIT};
 
 /// Takes the instance lock, waiting for an agent that is just leaving. False:
@@ -29,5 +31,24 @@ pub fn take_lock(folder: &Folder) -> Result<bool> {
             )));
         }
         sleep(LOCK_POLL);
+    }
+}
+
+/// Binds the folder's socket. `None` while a file or folder of its name is in
+/// the way: that is no reason to leave the records in the store alone.
+///
+/// # Errors
+/// [`Error::CannotCreate`] naming the socket.
+pub fn bind(folder: &Folder) -> Result<Option<(Socket, UnixListener)>> {
+    match Socket::bind(folder.path()) {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => {
+            let path = socket::path_in(folder.path());
+            Err(Error::CannotCreate(format!(
+                "socket {}: {error}",
+                path.display()
+            )))
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod application;
 pub mod http1;
 pub mod ledger;
 pub mod progress;
+pub mod raw;
 pub mod samples;
 pub mod sender;
 pub mod server;

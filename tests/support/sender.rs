@@ -43,6 +43,14 @@ impl Sender {
         }
     }
 
+    /// Over a connection that is made already, the stream being non-blocking.
+    pub async fn on(stream: std::os::unix::net::UnixStream) -> Result<Sender, Status> {
+        let socket = PathBuf::new();
+        let kept = handshake(UnixStream::from_std(stream).map_err(unavailable)?).await?;
+        let kept = Some(Mutex::new(Some(kept)));
+        Ok(Sender { socket, kept })
+    }
+
     pub async fn send(
         &self,
         json: &str,
@@ -98,15 +106,19 @@ impl Sender {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(unavailable)?;
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .map_err(unavailable)?;
-        // Ends by itself once all its senders are dropped; its error is told to
-        // the calls in flight.
-        tokio::spawn(connection);
-        Ok(sender)
+        handshake(stream).await
     }
+}
+
+async fn handshake(stream: UnixStream) -> Result<SendRequest<Body>, Status> {
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(unavailable)?;
+    // Ends by itself once all its senders are dropped; its error is told to
+    // the calls in flight.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// Runs a future with a runtime of its own.

@@ -1,0 +1,195 @@
+//! The socket file while the agent runs (spec 5.6), and a base folder that is
+//! taken away from under it.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use support::agent::{Agent, names_in};
+use support::sender::{Sender, block_on};
+use support::server::{Answer, MainServer};
+use support::{store, temp_folder, wait};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn send(socket: &Path, json: &str) {
+    let answer = block_on(Sender::reconnecting(socket).send(json, &[], ""));
+    assert!(answer.expect("an answer").success);
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|found| found.ino())
+}
+
+/// What happens to the socket file of a running agent.
+fn lose(what: &str, socket: &Path) {
+    match what {
+        "deleted" => fs::remove_file(socket).expect("delete"),
+        "renamed" => fs::rename(socket, socket.with_extension("old")).expect("rename"),
+        "replaced" => {
+            let other = socket.with_extension("new");
+            drop(UnixListener::bind(&other).expect("bind"));
+            fs::rename(other, socket).expect("replace");
+        }
+        _ => unreachable!("{what}"),
+    }
+}
+
+#[test]
+fn a_lost_socket_is_bound_again_and_the_connected_are_served() {
+    let folder = temp_folder();
+    let server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    let socket = agent.socket();
+    let mut sent = 0;
+    for what in ["deleted", "replaced", "renamed", "deleted", "replaced"] {
+        let first = inode(&socket);
+        block_on(async {
+            let connected = Sender::keeping(&socket);
+            let call = async || {
+                let answer = connected.send("1", &[], "").await;
+                assert!(answer.expect("an answer").success, "{what}");
+            };
+            call().await;
+            // In the backlog, not accepted yet: the agent is not given the time.
+            let waiting = std::os::unix::net::UnixStream::connect(&socket).expect("connect");
+            waiting.set_nonblocking(true).expect("non-blocking");
+            lose(what, &socket);
+            wait::until(DEADLINE, what, || {
+                let now = inode(&socket);
+                now.is_some()
+                    && now != first
+                    && std::os::unix::net::UnixStream::connect(&socket).is_ok()
+            });
+            call().await;
+            let waiting = Sender::on(waiting).await.expect("a handshake");
+            let answer = waiting.send("2", &[], "").await;
+            assert!(answer.expect("an answer").success, "{what}");
+        });
+        send(&socket, "3");
+        sent += 4;
+    }
+    agent.sigkill();
+    assert_eq!(store::records(folder.path()).len(), sent);
+}
+
+#[test]
+fn what_takes_the_socket_s_place_is_not_deleted_and_waited_for() {
+    let folder = temp_folder();
+    let server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    let socket = agent.socket();
+    for is_folder in [false, true] {
+        let other = folder.path().join("other");
+        match is_folder {
+            true => {
+                fs::create_dir(&other).expect("a folder");
+                fs::remove_file(&socket).expect("delete");
+                // The agent may be quicker; then its new socket goes too.
+                while fs::rename(&other, &socket).is_err() {
+                    let _ = fs::remove_file(&socket);
+                }
+            }
+            false => {
+                fs::write(&other, "mine").expect("a file");
+                fs::rename(&other, &socket).expect("replace");
+            }
+        }
+        let blocked = || agent.events_named("socket_blocked").len();
+        let wanted = usize::from(is_folder) + 1;
+        wait::until(DEADLINE, "told", || blocked() == wanted);
+        match is_folder {
+            true => fs::remove_dir(&socket).expect("an empty folder"),
+            false => {
+                assert_eq!(fs::read_to_string(&socket).expect("the file"), "mine");
+                fs::remove_file(&socket).expect("remove");
+            }
+        }
+        wait::until(DEADLINE, "the socket", || inode(&socket).is_some());
+        send(&socket, "1");
+    }
+}
+
+/// The base folder is renamed, and another agent starts in a new one of the
+/// same name: they must not get in each other's way.
+#[test]
+fn an_agent_whose_folder_was_moved_leaves_the_new_one_alone() {
+    let parent = temp_folder();
+    let (base, moved) = (parent.path().join("base"), parent.path().join("moved"));
+    let mut old_server = MainServer::new_up();
+    old_server.on_post(|_| Answer::status(503));
+    let new_server = MainServer::new_up();
+    let mut old = Agent::builder(&base).health_url(&old_server.url()).spawn();
+    old.wait_socket();
+    send(&old.socket(), "\"old\"");
+    wait::until(DEADLINE, "a try", || !old_server.posts().is_empty());
+    fs::rename(&base, &moved).expect("rename");
+    old.wait_event("socket_blocked", DEADLINE);
+
+    let mut new = Agent::builder(&base)
+        .health_url(&new_server.url())
+        .arg("-standby")
+        .spawn();
+    new.wait_socket();
+    new.wait_event("standby", DEADLINE);
+    let socket = inode(&new.socket());
+    new_server.on_post(|_| Answer::status(503));
+    send(&new.socket(), "\"new\"");
+    wait::until(DEADLINE, "a try", || !new_server.posts().is_empty());
+    let untouched = ["data-nadhi-agent.sock", "lmdb", "session"];
+    assert_eq!(names_in(&base), untouched);
+
+    // It would raise its flag, serve at its socket, and remove its store.
+    old_server.down();
+    old.wait_event("flag_failed", DEADLINE);
+    assert_eq!(names_in(&base), untouched);
+    send(&moved.join("data-nadhi-agent.sock"), "\"old 2\"");
+    old_server.on_post(|_| Answer::ok());
+    old_server.up();
+    old_server.wait_delivered(2, DEADLINE);
+    old.expect_exit(0, DEADLINE);
+    assert_eq!(names_in(&base), untouched);
+    assert_eq!(inode(&new.socket()), socket);
+    send(&new.socket(), "\"new 2\"");
+    new.sigkill();
+    let kept: Vec<_> = store::records(&base)
+        .into_iter()
+        .map(|(_, record)| record.json_data)
+        .collect();
+    assert_eq!(kept, ["\"new\"", "\"new 2\""]);
+    assert_eq!(
+        old_server.delivered_json(),
+        [b"\"old\"".as_slice(), b"\"old 2\""]
+    );
+}
+
+/// In standby there is no store: none may be opened in the other's folder.
+#[test]
+fn a_moved_agent_in_standby_opens_no_store_in_the_new_folder() {
+    let parent = temp_folder();
+    let (base, moved) = (parent.path().join("base"), parent.path().join("moved"));
+    let server = MainServer::new_down();
+    let mut old = Agent::builder(&base)
+        .health_url(&server.url())
+        .arg("-standby")
+        .spawn();
+    old.wait_socket();
+    fs::rename(&base, &moved).expect("rename");
+    fs::create_dir(&base).expect("a new folder");
+    let sent =
+        block_on(Sender::reconnecting(&moved.join("data-nadhi-agent.sock")).send("1", &[], ""));
+    assert!(sent.is_err(), "acknowledged without a store");
+    old.expect_exit(73, DEADLINE);
+    assert!(old.stderr().contains("moved away"), "{}", old.stderr());
+    assert_eq!(names_in(&base), Vec::<String>::new());
+}
