@@ -113,6 +113,9 @@ pub const LEAVE_AGE: Duration = Duration::from_secs(3);
 /// How long those already connected are served once the socket file is gone.
 /// With the removal of the store it stays below the 500 ms of spec 5.
 pub const LEAVE_DRAIN: Duration = Duration::from_millis(250);
+/// How long those who have found the socket file may take to connect once it is
+/// gone: a connect(2) that the scheduler interrupted after looking it up.
+pub const LEAVE_SETTLE: Duration = Duration::from_millis(20);
 /// How long calls in flight are served after a signal; below the 2 s of spec 5.
 pub const STOP_DRAIN: Duration = Duration::from_millis(1200);
 /// How long closing the store may take after a signal, unless the disk blocks.

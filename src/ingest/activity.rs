@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Counts calls, and knows when clients were last heard of.
+/// Counts calls in flight and records, and knows when clients were last heard of.
 pub struct Activity {
     in_flight: AtomicUsize,
-    calls: AtomicU64,
     stored: AtomicU64,
     last: Mutex<Instant>,
 }
@@ -18,7 +17,6 @@ impl Activity {
     pub fn new() -> Arc<Activity> {
         Arc::new(Activity {
             in_flight: AtomicUsize::new(0),
-            calls: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             last: Mutex::new(Instant::now()),
         })
@@ -29,7 +27,6 @@ impl Activity {
     #[must_use]
     pub fn call(self: &Arc<Self>) -> Call {
         self.in_flight.fetch_add(1, Relaxed);
-        self.calls.fetch_add(1, Relaxed);
         self.touch();
         Call(Arc::clone(self))
     }
@@ -45,12 +42,6 @@ impl Activity {
         self.in_flight.load(Relaxed)
     }
 
-    /// Calls since the start.
-    #[must_use]
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Relaxed)
-    }
-
     /// Counts a record as acknowledged.
     pub fn acknowledge(&self) {
         self.stored.fetch_add(1, Relaxed);
@@ -60,6 +51,12 @@ impl Activity {
     #[must_use]
     pub fn stored(&self) -> u64 {
         self.stored.load(Relaxed)
+    }
+
+    /// True when a client was heard of after `moment`.
+    #[must_use]
+    pub fn heard_since(&self, moment: Instant) -> bool {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) > moment
     }
 
     /// How long no client has been heard of.

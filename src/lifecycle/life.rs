@@ -10,7 +10,7 @@ use crate::events::Events;
 use crate::folder::Folder;
 use crate::ingest::activity::Activity;
 use crate::ingest::doorway::Doorway;
-use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET};
+use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET, LEAVE_SETTLE};
 use crate::replay::backoff::probe_delay;
 use crate::replay::dice::random;
 use crate::replay::http::Probe;
@@ -167,18 +167,17 @@ impl Life {
         if self.standby {
             return self.store.close(Close::Sleep).await;
         }
-        let calls = {
+        let hidden_at = {
             let mut door = self.doorway.lock();
             // Who is in the backlog now means to call.
             if door.server.accept_waiting() {
                 return Ok(false);
             }
+            let now = Instant::now();
             door.hide();
-            // And so does who came between the two lines above.
-            door.server.accept_waiting();
-            self.activity.calls()
+            now
         };
-        let nobody_came = self.drain(calls).await;
+        let nobody_came = self.drain(hidden_at).await;
         if nobody_came && self.store.close(Close::Remove).await? {
             return Ok(true);
         }
@@ -190,21 +189,26 @@ impl Life {
         Ok(false)
     }
 
-    /// Serves who is connected, for a moment; true when nobody had a record.
-    async fn drain(&self, calls_before: u64) -> bool {
+    /// Serves who is connected, for a moment; true when nobody has come and
+    /// nobody has called or gone on sending.
+    async fn drain(&self, hidden_at: Instant) -> bool {
         let connections = self.doorway.lock().server.connections();
         // Those that never called may be about to: they are not sent away.
         connections.shut_down(false);
         let _ = timeout(LEAVE_DRAIN, async {
+            let nobody = async {
+                sleep(LEAVE_SETTLE).await;
+                connections.none_left().await;
+            };
             tokio::select! {
-                () = connections.none_left() => {}
+                () = nobody => {}
                 () = self.store.wait_for(|status| status.count > 0) => {}
             }
         })
         .await;
-        self.activity.calls() == calls_before
+        !self.doorway.lock().server.accept_waiting()
+            && !self.activity.heard_since(hidden_at)
             && self.activity.in_flight() == 0
             && self.store.status().count == 0
-            && !self.doorway.lock().server.accept_waiting()
     }
 }

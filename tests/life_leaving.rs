@@ -1,0 +1,192 @@
+//! Leaving (spec 5.4) and what is left (spec 2): nothing that was acknowledged,
+//! and nobody who had found the door open.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::agent::{Agent, names_in};
+use support::raw;
+use support::sender::{Sender, block_on};
+use support::server::{Answer, MainServer};
+use support::{temp_folder, wait};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// 500 ms in spec 5.4; the rest is for a debug build on a busy machine.
+const GONE: Duration = Duration::from_secs(1);
+
+fn send(socket: &Path, json: &str) {
+    let answer = block_on(Sender::reconnecting(socket).send(json, &["p"], "k"));
+    assert!(answer.expect("an answer").success);
+}
+
+fn wait_hidden(agent: &Agent) -> Instant {
+    let socket = agent.socket();
+    let end = Instant::now() + DEADLINE;
+    // Closer than `wait::until` looks: what follows is measured.
+    while fs::symlink_metadata(&socket).is_ok() {
+        assert!(Instant::now() < end, "the agent does not leave");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Instant::now()
+}
+
+#[test]
+fn a_drained_agent_leaves_its_sessions_and_nothing_else() {
+    let folder = temp_folder();
+    // A stale flag is taken over.
+    fs::write(folder.path().join("agent-status.lock"), "old").expect("write");
+    let mut server = MainServer::new_down();
+    let started = Instant::now();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    send(&agent.socket(), "1");
+    agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    assert_eq!(
+        names_in(folder.path()),
+        [
+            "agent-status.lock",
+            "data-nadhi-agent.sock",
+            "lmdb",
+            "session"
+        ]
+    );
+    // Every answer from here on shows a folder without the flag.
+    let flag = folder.path().join("agent-status.lock");
+    server.on_post(move |_| Answer::status(if flag.exists() { 500 } else { 200 }));
+    server.up();
+    server.wait_delivered(1, DEADLINE);
+    send(&agent.socket(), "2");
+    let last_call = Instant::now();
+    wait_hidden(&agent);
+    let (age, quiet) = (started.elapsed(), last_call.elapsed());
+    agent.expect_exit(0, DEADLINE);
+    println!("left at an age of {age:?}, after {quiet:?} of quiet");
+    assert!(age >= Duration::from_secs(3), "{age:?}");
+    assert!(quiet >= Duration::from_secs(2), "{quiet:?}");
+    assert_eq!(names_in(folder.path()), ["session"]);
+    assert_eq!(server.delivered_json(), [b"1", b"2"]);
+    assert!(server.posts().iter().all(|post| post.status == Some(200)));
+}
+
+#[test]
+fn an_agent_without_a_call_stays_for_three_seconds() {
+    let folder = temp_folder();
+    let server = MainServer::new_up();
+    let started = Instant::now();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    wait_hidden(&agent);
+    assert!(started.elapsed() >= Duration::from_secs(3));
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(names_in(folder.path()), ["session"]);
+}
+
+/// Clients that hold something open and do nothing with it: one that says
+/// nothing, one amid the preface, one amid a body, and one that has called and
+/// does not react to GOAWAY any more (its runtime is not polled).
+fn stuck_clients(socket: &Path) -> impl Sized + use<> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let kept = Sender::keeping(socket);
+    runtime
+        .block_on(kept.send("\"kept\"", &[], ""))
+        .expect("an answer");
+    (
+        raw::silent(socket),
+        raw::half_open(socket),
+        raw::half_sent(socket, 100, 50),
+        (runtime, kept),
+    )
+}
+
+#[test]
+fn stuck_clients_cannot_hold_the_agent() {
+    let folder = temp_folder();
+    let server = MainServer::new_up();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    let stuck = stuck_clients(&agent.socket());
+    let hidden = wait_hidden(&agent);
+    agent.expect_exit(0, DEADLINE);
+    let took = hidden.elapsed();
+    println!("from the removal of the socket to the exit: {took:?}");
+    assert!(took < GONE, "{took:?}");
+    drop(stuck);
+    assert_eq!(names_in(folder.path()), ["session"]);
+    assert_eq!(server.delivered_json(), [b"\"kept\""]);
+}
+
+/// A second name for the socket lets a client in that looked the first one up
+/// just before it was removed.
+#[test]
+fn who_found_the_socket_is_served_while_the_agent_leaves() {
+    let folder = temp_folder();
+    let elsewhere = temp_folder();
+    let late = elsewhere.path().join("late");
+    let server = MainServer::new_up();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    // It makes the agent wait for the whole time that it gives the connected.
+    let _stuck = raw::silent(&agent.socket());
+    fs::hard_link(agent.socket(), &late).expect("a second name");
+
+    wait_hidden(&agent);
+    send(&late, "\"late\"");
+    wait::until(DEADLINE, "the socket is back", || agent.socket().exists());
+    server.wait_delivered(1, DEADLINE);
+    send(&agent.socket(), "\"later\"");
+
+    // Connected and not calling yet: that is reason enough to stay.
+    wait_hidden(&agent);
+    let mut silent = Some(raw::silent(&late));
+    wait::until(DEADLINE, "the socket is back", || agent.socket().exists());
+    drop(silent.take());
+
+    // In the middle of it, a signal: nothing is left of the hidden socket.
+    wait_hidden(&agent);
+    agent.signal(Signal::TERM);
+    agent.expect_exit(0, DEADLINE);
+    let mut names = names_in(folder.path());
+    names.retain(|name| name != "lmdb");
+    assert_eq!(names, ["session"]);
+    assert_eq!(agent.events_named("agent_stopped")[0]["reason"], "SIGTERM");
+    assert_eq!(
+        server.delivered_json(),
+        [b"\"late\"".as_slice(), b"\"later\""]
+    );
+}
+
+#[test]
+fn a_server_that_goes_away_again_finds_the_agent_there() {
+    let folder = temp_folder();
+    let mut server = MainServer::new_up();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_event("main_healthy_not_accepting_logs", DEADLINE);
+    server.down();
+    agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    let flag = folder.path().join("agent-status.lock");
+    assert!(flag.exists());
+    assert!(agent.is_running());
+    send(&agent.socket(), "7");
+    server.up();
+    server.wait_delivered(1, DEADLINE);
+    assert!(!flag.exists());
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(names_in(folder.path()), ["session"]);
+}
