@@ -221,6 +221,15 @@ fn a_crash_leaves_no_core() {
     assert!(!status.core_dumped());
 }
 
+/// How often the process has gone to sleep so far; 0 where nobody counts.
+fn naps(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.map_or(0, |count| count.trim().parse().expect("a number"))
+}
+
 /// `-standby` (spec 5.8): from sleep to sleep, over two outages.
 #[test]
 fn in_standby_it_sleeps_without_a_store_and_wakes_with_a_record() {
@@ -235,9 +244,13 @@ fn in_standby_it_sleeps_without_a_store_and_wakes_with_a_record() {
     let asleep = ["data-nadhi-agent.sock", "session"];
     assert_eq!(names_in(folder.path()), asleep);
     let socket = fs::symlink_metadata(agent.socket()).expect("the socket");
+    let before = naps(agent.pid());
     // Longer than it takes an agent without -standby to probe and to leave.
     wait::within(Duration::from_millis(3500), || !agent.is_running());
     assert_eq!(server.gets().len(), 0, "it probes in its sleep");
+    let naps = naps(agent.pid()) - before;
+    println!("woken {naps} times in 3.5 s of standby");
+    assert!(naps <= 4 * 7 / 2, "woken {naps} times (spec 5.7)");
     let mut store_ids = Vec::new();
     for outage in 0..2 {
         server.down();

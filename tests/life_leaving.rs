@@ -61,6 +61,10 @@ fn a_drained_agent_leaves_its_sessions_and_nothing_else() {
     server.on_post(move |_| Answer::status(if flag.exists() { 500 } else { 200 }));
     server.up();
     server.wait_delivered(1, DEADLINE);
+    // So late that it is the quiet and not the age that keeps the agent.
+    wait::until(DEADLINE, "the time", || {
+        started.elapsed().as_millis() > 1500
+    });
     send(&agent.socket(), "2");
     let last_call = Instant::now();
     wait_hidden(&agent);

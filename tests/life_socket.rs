@@ -5,10 +5,11 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
@@ -58,26 +59,51 @@ fn a_lost_socket_is_bound_again_and_the_connected_are_served() {
                 assert!(answer.expect("an answer").success, "{what}");
             };
             call().await;
-            // In the backlog, not accepted yet: the agent is not given the time.
-            let waiting = std::os::unix::net::UnixStream::connect(&socket).expect("connect");
-            waiting.set_nonblocking(true).expect("non-blocking");
             lose(what, &socket);
             wait::until(DEADLINE, what, || {
                 let now = inode(&socket);
-                now.is_some()
-                    && now != first
-                    && std::os::unix::net::UnixStream::connect(&socket).is_ok()
+                now.is_some() && now != first && UnixStream::connect(&socket).is_ok()
             });
             call().await;
-            let waiting = Sender::on(waiting).await.expect("a handshake");
-            let answer = waiting.send("2", &[], "").await;
-            assert!(answer.expect("an answer").success, "{what}");
         });
         send(&socket, "3");
-        sent += 4;
+        sent += 3;
     }
     agent.sigkill();
     assert_eq!(store::records(folder.path()).len(), sent);
+}
+
+/// Thirteen clients in the backlog, three more than the agent takes at a time.
+#[test]
+fn who_waits_at_a_socket_that_is_lost_is_served() {
+    let folder = temp_folder();
+    let server = MainServer::new_down();
+    let mut agent = Agent::by_shell("ulimit -n 30; exec \"$0\" \"$@\"", folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    agent.signal(Signal::STOP);
+    let clients: Vec<UnixStream> = (0..13)
+        .map(|_| {
+            let client = UnixStream::connect(agent.socket()).expect("connect");
+            client.set_nonblocking(true).expect("non-blocking");
+            client
+        })
+        .collect();
+    fs::remove_file(agent.socket()).expect("delete");
+    agent.signal(Signal::CONT);
+    block_on(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for client in clients {
+            calls.spawn(async move { Sender::on(client).await?.send("1", &[], "").await });
+        }
+        for answer in calls.join_all().await {
+            assert!(answer.expect("an answer").success);
+        }
+    });
+    wait::until(DEADLINE, "the socket", || inode(&agent.socket()).is_some());
+    agent.sigkill();
+    assert_eq!(store::records(folder.path()).len(), 13);
 }
 
 #[test]
