@@ -72,29 +72,42 @@ impl Server {
     /// Takes everyone who has connected so far, and nobody afterwards. The
     /// socket file must be out of sight before.
     pub fn stop_listening(&mut self) {
-        self.accept_waiting();
-        if let Some(Listening { task, .. }) = self.listener.take() {
+        let (_, rest) = self.accept_all();
+        if let Some(Listening { task, .. }) = self.listener.take()
+            && !rest
+        {
             task.abort();
         }
     }
 
     /// Takes everyone in the backlog, whatever the limits; tells whether there
-    /// was anyone.
+    /// was anyone, or may be.
     pub fn accept_waiting(&self) -> bool {
+        let (any, rest) = self.accept_all();
+        any || rest
+    }
+
+    /// Whether anyone was taken, and whether others may be left for want of
+    /// descriptors: the listener's task takes them as soon as there are some.
+    fn accept_all(&self) -> (bool, bool) {
         let mut any = false;
-        if let Some(Listening { listener, .. }) = &self.listener {
-            while let Ok((stream, _)) = listener.accept() {
-                any = true;
-                self.activity.touch();
-                let stream = stream
-                    .set_nonblocking(true)
-                    .and_then(|()| UnixStream::from_std(stream));
-                if let Ok(stream) = stream {
-                    self.connections.serve(stream, &self.service);
-                }
+        let Some(Listening { listener, .. }) = &self.listener else {
+            return (false, false);
+        };
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => return (any, error.kind() != io::ErrorKind::WouldBlock),
+            };
+            any = true;
+            self.activity.touch();
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| UnixStream::from_std(stream));
+            if let Ok(stream) = stream {
+                self.connections.serve(stream, &self.service);
             }
         }
-        any
     }
 }
 
