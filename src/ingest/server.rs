@@ -69,8 +69,9 @@ impl Server {
         Ok(())
     }
 
-    /// Takes everyone who has connected so far, and nobody afterwards. The
-    /// socket file must be out of sight before.
+    /// Takes everyone who has connected so far, and nobody afterwards; for whom
+    /// there is no descriptor, the listener's task goes on. The socket file must
+    /// be out of sight before.
     pub fn stop_listening(&mut self) {
         let (_, rest) = self.accept_all();
         if let Some(Listening { task, .. }) = self.listener.take()
