@@ -65,8 +65,8 @@ fn a_drained_agent_leaves_its_sessions_and_nothing_else() {
     wait::until(DEADLINE, "the time", || {
         started.elapsed().as_millis() > 1500
     });
-    send(&agent.socket(), "2");
     let last_call = Instant::now();
+    send(&agent.socket(), "2");
     wait_hidden(&agent);
     let (age, quiet) = (started.elapsed(), last_call.elapsed());
     agent.expect_exit(0, DEADLINE);

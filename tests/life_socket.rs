@@ -210,6 +210,7 @@ fn a_moved_agent_in_standby_opens_no_store_in_the_new_folder() {
         .arg("-standby")
         .spawn();
     old.wait_socket();
+    old.wait_event("standby", DEADLINE);
     fs::rename(&base, &moved).expect("rename");
     fs::create_dir(&base).expect("a new folder");
     let sent =
