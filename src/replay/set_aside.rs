@@ -40,7 +40,9 @@ pub fn append(log: &mut File, record: &Record, refusal: &Refusal) -> io::Result<
     written
 }
 
-fn line(record: &Record, refusal: &Refusal) -> String {
+/// A record's line, without its end.
+#[must_use]
+pub fn line(record: &Record, refusal: &Refusal) -> String {
     // What fails its checksum may still tell most of the story.
     let salvaged;
     let content = match &record.content {
