@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use echopost::proto::logagent::{LogRequest, LogResponse};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Uri, http};
@@ -89,6 +91,29 @@ impl Sender {
         let path = PathAndQuery::from_static("/logagent.LogAgent/SendLog");
         let answer = grpc.unary(request, path, ProstCodec::default()).await?;
         Ok(answer.into_inner())
+    }
+
+    /// One call of `path` with this very body, whatever it is; the status, with
+    /// code OK after a success.
+    pub async fn raw(&self, path: &str, body: Vec<u8>) -> Status {
+        let request = http::Request::post(format!("http://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Body::new(Full::new(Bytes::from(body))))
+            .expect("a request");
+        let answer = async {
+            let mut connection = self.connection().await?;
+            let answer = connection.send_request(request).await;
+            let (head, body) = answer.map_err(unavailable)?.into_parts();
+            // An answer without a message has its status among the headers.
+            if let Some(status) = Status::from_header_map(&head.headers) {
+                return Ok(status);
+            }
+            let body = body.collect().await.map_err(unavailable)?;
+            let trailers = body.trailers().cloned().unwrap_or_default();
+            Status::from_header_map(&trailers).ok_or_else(|| unavailable("no grpc-status"))
+        };
+        answer.await.unwrap_or_else(|status| status)
     }
 
     async fn connection(&self) -> Result<SendRequest<Body>, Status> {

@@ -1,0 +1,219 @@
+//! The one connection: kept, replaced when the server closes it, given up when
+//! the server is mute; and one request at a time on it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread::scope;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::stage::{DEADLINE, Stage, key_of, on_try, texts};
+use crate::support::sender::block_on;
+use crate::support::server::{Answer, Ending, MainServer};
+
+const MANY: usize = 1000;
+
+#[test]
+fn a_thousand_records_go_over_one_connection_one_at_a_time() {
+    let mut stage = Stage::new(MainServer::new_down());
+    let sender = Arc::new(stage.sender());
+    block_on(async {
+        for records in texts(0..MANY).chunks(50) {
+            let mut calls = JoinSet::new();
+            for json in records.to_vec() {
+                let sender = Arc::clone(&sender);
+                calls.spawn(async move { sender.send(&json, &["p"], "").await });
+            }
+            let answers = calls.join_all().await;
+            assert!(answers.iter().all(|answer| answer.is_ok()), "{answers:?}");
+        }
+    });
+    stage.server.up();
+    stage.server.wait_delivered(MANY, DEADLINE);
+    let posts = stage.server.posts();
+    assert_eq!(posts.len(), MANY);
+    let records: HashSet<_> = posts.iter().map(|post| post.log_data().to_vec()).collect();
+    assert_eq!(records.len(), MANY);
+    // The probe's connection is the one that is kept.
+    assert_eq!(stage.server.connections(), 1);
+    assert_eq!(stage.server.most_in_flight(), 1);
+}
+
+/// What a server may do with an answer, on `connections` for five records.
+struct Manners {
+    name: &'static str,
+    answer: fn() -> Answer,
+    keeps: bool,
+}
+
+#[test]
+fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
+    let table = [
+        Manners {
+            name: "closes without a word",
+            answer: || Answer::ok().then(Ending::ThenClose),
+            keeps: false,
+        },
+        Manners {
+            name: "Connection: close",
+            answer: || {
+                let answer = Answer::ok().header("Connection", "close");
+                answer.then(Ending::ThenClose)
+            },
+            keeps: false,
+        },
+        Manners {
+            name: "Connection: close, and stays",
+            answer: || Answer::ok().header("Connection", "close"),
+            keeps: false,
+        },
+        Manners {
+            name: "64 KiB",
+            answer: || Answer::status(200).body(&[b'x'; 64 * 1024]),
+            keeps: true,
+        },
+        Manners {
+            name: "1 MB",
+            answer: || Answer::status(200).body(&[b'x'; 1_000_000]),
+            keeps: false,
+        },
+        Manners {
+            name: "no body",
+            answer: || Answer::status(204),
+            keeps: true,
+        },
+        Manners {
+            name: "chunked",
+            answer: || {
+                let chunked = b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n\
+                    2\r\n{}\r\n0\r\nTrailer: x\r\n\r\n";
+                Answer::raw(200, chunked)
+            },
+            keeps: true,
+        },
+        Manners {
+            name: "interim answers first",
+            answer: || {
+                let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n\
+                    HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                Answer::raw(200, interim)
+            },
+            keeps: true,
+        },
+        Manners {
+            name: "HTTP/1.0, ended by the close",
+            answer: || {
+                let old = b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nthanks";
+                Answer::raw(200, old).then(Ending::ThenClose)
+            },
+            keeps: false,
+        },
+    ];
+    for manners in table {
+        let name = manners.name;
+        let mut stage = Stage::new(MainServer::new_down());
+        let answer = manners.answer;
+        stage.server.on_post(move |_| answer());
+        let records = texts(0..5);
+        stage.store(&records);
+        stage.server.up();
+        stage.wait_for(&records[4]);
+        let posts = stage.server.posts();
+        let order: Vec<_> = posts.iter().map(|post| post.log_data()).collect();
+        let records: Vec<_> = records.iter().map(String::as_bytes).collect();
+        assert_eq!(order, records, "{name}: each once, in order");
+        let used: HashSet<_> = posts.iter().map(|post| post.connection).collect();
+        let expected = if manners.keeps { 1 } else { 5 };
+        assert_eq!(used.len(), expected, "{name}");
+        // A connection replaced is no outage: no probe, no back-off.
+        let mut gets = stage.server.gets();
+        gets.retain(|get| get.at < posts[4].at);
+        assert_eq!(gets.len(), 1, "{name}");
+        assert_eq!(
+            stage.agent.events_named("main_unreachable").len(),
+            0,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_while_idle_is_replaced_at_once() {
+    let mut stage = Stage::new(MainServer::new_up());
+    let records = texts(0..4);
+    for json in &records {
+        stage.store(std::slice::from_ref(json));
+        stage.wait_for(json);
+        stage.until("idle server", |stage| stage.server.open_connections() == 1);
+        stage.server.down();
+        stage.server.up();
+    }
+    assert_eq!(stage.server.posts().len(), records.len());
+    assert_eq!(stage.agent.events_named("main_unreachable").len(), 0);
+    assert_eq!(stage.set_aside().len(), 0);
+}
+
+#[test]
+fn a_broken_exchange_is_repeated_with_the_same_key() {
+    type Plan = fn() -> Answer;
+    let broken: [(&str, Plan, Duration); 5] = [
+        (
+            "mute",
+            || Answer::ok().then(Ending::Never),
+            Duration::from_secs(10),
+        ),
+        (
+            "reset in the head",
+            || Answer::ok().then(Ending::ResetAfter(9)),
+            Duration::ZERO,
+        ),
+        (
+            "reset in the body",
+            || {
+                let length = Answer::ok().bytes().len();
+                Answer::ok().then(Ending::ResetAfter(length - 3))
+            },
+            Duration::ZERO,
+        ),
+        (
+            "closed",
+            || Answer::ok().then(Ending::Close),
+            Duration::ZERO,
+        ),
+        (
+            "no HTTP",
+            || Answer::raw(200, b"SSH-2.0-x\r\n\r\n"),
+            Duration::ZERO,
+        ),
+    ];
+    scope(|scope| {
+        for (name, plan, least) in broken {
+            scope.spawn(move || {
+                let server = MainServer::new_up();
+                on_try(&server, move |attempt| match attempt.record {
+                    // Twice, as a kept connection that breaks without an answer
+                    // is replaced without ado.
+                    "broken" if attempt.number <= 2 => plan(),
+                    _ => Answer::ok(),
+                });
+                let stage = Stage::new(server);
+                stage.store(&texts(["good", "broken", "end"]));
+                stage.wait_for(r#""end""#);
+                let tries = stage.tries_of(r#""broken""#);
+                assert_eq!(tries.len(), 3, "{name}");
+                let keys: HashSet<_> = tries.iter().map(|request| key_of(request)).collect();
+                assert_eq!(keys.len(), 1, "{name}");
+                let waited = tries[1].at - tries[0].at;
+                assert!(
+                    (least..least + Duration::from_secs(8)).contains(&waited),
+                    "{name}: again after {waited:?}"
+                );
+                assert_eq!(stage.set_aside().len(), 0, "{name}");
+                let mut gets = stage.server.gets();
+                gets.retain(|get| (tries[0].at..tries[2].at).contains(&get.at));
+                assert!(!gets.is_empty(), "{name}: probed before it goes on");
+            });
+        }
+    });
+}

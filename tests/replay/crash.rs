@@ -1,0 +1,63 @@
+//! SIGKILL in the middle of a replay: nothing lost, nothing out of order, and
+//! no more sent twice than spec 6 allows.
+
+use std::time::Duration;
+
+use crate::stage::{DEADLINE, Stage, first_deliveries, texts};
+use crate::support::server::{Answer, MainServer};
+use crate::support::wait;
+use echopost::limits::DELETE_RECORDS_MAX;
+
+const RECORDS: usize = 600;
+/// Deliveries after which the agent is killed, each time.
+const KILLS: [usize; 5] = [1, 63, 150, 260, 450];
+
+#[test]
+fn killed_again_and_again_nothing_is_lost_and_a_group_is_repeated_at_most() {
+    let mut stage = Stage::new(MainServer::new_down());
+    let records = texts(0..RECORDS);
+    stage.store(&records);
+    stage.server.up();
+    let mut again_before = 0;
+    for kill_at in KILLS {
+        wait::until(DEADLINE, "deliveries", || {
+            first_deliveries(&stage.server).0.len() >= kill_at
+        });
+        stage.agent.sigkill();
+        let (first, again) = first_deliveries(&stage.server);
+        assert!(first.len() < RECORDS, "killed too late to mean anything");
+        // One more than a group: the request in flight.
+        let most = again_before + DELETE_RECORDS_MAX + 1;
+        assert!(again <= most, "{again} repeated, {again_before} before");
+        again_before = again;
+        stage.restart();
+    }
+    wait::until(DEADLINE, "everything", || {
+        first_deliveries(&stage.server).0.len() >= RECORDS
+    });
+    stage.agent.expect_exit(0, DEADLINE);
+    let (first, again) = first_deliveries(&stage.server);
+    let order: Vec<_> = first.iter().map(|post| post.log_data()).collect();
+    let stored: Vec<_> = records.iter().map(String::as_bytes).collect();
+    assert_eq!(order, stored);
+    assert!(again <= again_before + DELETE_RECORDS_MAX + 1);
+}
+
+#[test]
+fn what_was_delivered_is_deleted_within_250_ms_also_when_the_server_is_slow() {
+    let server = MainServer::new_up();
+    server.on_post(|_| Answer::ok().after(Duration::from_millis(300)));
+    let mut stage = Stage::new(server);
+    let records = texts(0..12);
+    stage.store(&records);
+    stage.server.wait_delivered(7, DEADLINE);
+    stage.agent.sigkill();
+    let before = stage.server.delivered().len();
+    stage.server.on_post(|_| Answer::ok());
+    stage.restart();
+    stage.wait_for(&records[11]);
+    let (first, again) = first_deliveries(&stage.server);
+    assert_eq!(first.len(), records.len());
+    // The one in flight and the one before it, less than 250 ms old.
+    assert!(again <= 2, "{again} of {before} were sent again");
+}

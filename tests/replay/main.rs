@@ -1,0 +1,15 @@
+//! The replay's promises (spec 6, and 5.2 and 5.3), and that what was stored is
+//! what arrives (spec 3): the real agent between real clients and a real server.
+
+mod connection;
+mod crash;
+mod fidelity;
+mod identity;
+mod order;
+mod patience;
+mod probe;
+mod refused_calls;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod verdicts;

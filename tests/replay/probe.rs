@@ -1,0 +1,133 @@
+//! The probe (spec 5.2) as the server sees it.
+
+use std::time::{Duration, Instant};
+
+use crate::stage::{Stage, texts};
+use crate::support::agent::{Agent, session_file};
+use crate::support::server::{Answer, MainServer};
+use crate::support::{temp_folder, wait};
+
+/// The request lines up to the first record; a probe before leaving may follow.
+fn up_to_the_record(stage: &Stage) -> Vec<String> {
+    stage.wait_for(r#""a""#);
+    let requests = stage.server.requests();
+    let posted = requests.iter().position(|request| request.method == "POST");
+    requests[..=posted.expect("a record")]
+        .iter()
+        .map(|request| format!("{} {}", request.method, request.path))
+        .collect()
+}
+
+#[test]
+fn the_prefix_is_kept_and_credentials_are_sent_and_never_shown() {
+    let server = MainServer::new_up();
+    let folder = temp_folder();
+    let url = format!(
+        "http://us%20er:p%40ss:x@127.0.0.1:{}/pre/fix/",
+        server.port()
+    );
+    let mut agent = Agent::builder(folder.path()).health_url(&url).spawn();
+    agent.wait_socket();
+    let stage = Stage {
+        server,
+        agent,
+        folder,
+    };
+    stage.store(&texts(["a"]));
+    let seen = up_to_the_record(&stage);
+    assert_eq!(seen, ["GET /pre/fix/", "POST /pre/fix/log"]);
+    for request in stage.server.requests() {
+        // base64 of `us er:p@ss:x`.
+        let basic = "Basic dXMgZXI6cEBzczp4";
+        assert_eq!(request.header("authorization"), Some(basic));
+    }
+    let log = session_file(stage.folder.path(), "agent.log").expect("agent.log");
+    for text in [log, stage.agent.stdout(), stage.agent.stderr()] {
+        for secret in ["p%40ss", "p@ss", "us%20er", "us er", "dXMgZXI6"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+}
+
+#[test]
+fn any_2xx_is_healthy_also_behind_three_redirects_on_the_same_host() {
+    let server = MainServer::new_up();
+    let base = server.url();
+    server.on_get(move |message| match message.path.as_str() {
+        "/" => Answer::status(301).header("Location", &format!("{base}/one")),
+        "/one" => Answer::status(307).header("Location", "/sub/two"),
+        "/sub/two" => Answer::status(302).header("Location", "../three?x=1"),
+        "/three?x=1" => Answer::status(204),
+        _ => Answer::status(404),
+    });
+    let stage = Stage::new(server);
+    stage.store(&texts(["a"]));
+    let seen = up_to_the_record(&stage);
+    let expected = [
+        "GET /",
+        "GET /one",
+        "GET /sub/two",
+        "GET /three?x=1",
+        "POST /log",
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn no_record_is_sent_before_a_healthy_probe() {
+    let elsewhere = MainServer::new_up();
+    let elsewhere_url = elsewhere.url();
+    let server = MainServer::new_up();
+    let mut turn = 0;
+    server.on_get(move |message| {
+        // Four redirects, then elsewhere, then what is no 2xx.
+        if let Some(number) = message.path.strip_prefix("/r") {
+            let next: u32 = number.parse::<u32>().expect("a number") + 1;
+            return Answer::status(302).header("Location", &format!("/r{next}"));
+        }
+        turn += 1;
+        match turn {
+            1 => Answer::status(302).header("Location", "/r1"),
+            2 => Answer::status(302).header("Location", &elsewhere_url),
+            3 => Answer::status(404),
+            4 => Answer::status(500),
+            _ => Answer::status(200),
+        }
+    });
+    let stage = Stage::new(server);
+    stage.store(&texts(["a"]));
+    let seen = up_to_the_record(&stage);
+    let mut expected = vec!["GET /", "GET /r1", "GET /r2", "GET /r3"];
+    expected.extend(["GET /"; 4]);
+    expected.push("POST /log");
+    assert_eq!(seen, expected);
+    assert_eq!(elsewhere.requests().len(), 0);
+}
+
+#[test]
+fn the_delays_between_probes_grow() {
+    let server = MainServer::new_up();
+    server.set_health(503);
+    let started = Instant::now();
+    let stage = Stage::new(server);
+    stage.store(&texts(["a"]));
+    stage.until("fifth probe", |stage| stage.server.gets().len() >= 5);
+    let gets = stage.server.gets();
+    assert!(
+        gets[0].at - started < Duration::from_secs(2),
+        "first at once"
+    );
+    for (n, pair) in gets.windows(2).take(4).enumerate() {
+        let delay = pair[1].at - pair[0].at;
+        let middle = Duration::from_millis(250 << n);
+        // Half to one and a half times; the upper end leaves room for a busy machine.
+        let allowed = middle / 2..middle * 3 / 2 + Duration::from_secs(1);
+        assert!(allowed.contains(&delay), "delay {n}: {delay:?}");
+    }
+    assert_eq!(stage.server.posts().len(), 0);
+    assert!(stage.folder.path().join("agent-status.lock").exists());
+    stage.server.set_health(204);
+    stage.wait_for(r#""a""#);
+    let gone = || !stage.folder.path().join("agent-status.lock").exists();
+    wait::until(crate::stage::DEADLINE, "no flag", gone);
+}

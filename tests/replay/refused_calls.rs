@@ -1,0 +1,193 @@
+//! Calls that are refused (spec 3): with the right status and its reason, and
+//! without a trace in the store.
+
+use crate::stage::{Stage, texts};
+use crate::support::sender::block_on;
+use crate::support::server::MainServer;
+use echopost::proto::logagent::LogRequest;
+use prost::Message;
+use tonic::Code;
+
+const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
+
+/// Sends what must be refused, then one good record: that it arrives alone
+/// shows that nothing of the rest was stored.
+fn nothing_but_the_good_one(calls: impl AsyncFnOnce(&Stage)) {
+    let stage = Stage::new(MainServer::new_up());
+    block_on(calls(&stage));
+    let good = texts(["good"]);
+    stage.store(&good);
+    stage.wait_for(&good[0]);
+    assert_eq!(stage.server.posts().len(), 1);
+    assert_eq!(stage.agent.stderr(), "");
+}
+
+#[test]
+fn what_is_no_json_value_is_refused_with_its_position_and_not_stored() {
+    let deep = "[".repeat(100_000);
+    let table = [
+        ("", "line 1 column 0"),
+        (" \n ", "line 2 column 1"),
+        ("{", "line 1 column 1"),
+        ("[1,]", "line 1 column 4"),
+        ("{\"a\":1,}", "line 1 column 8"),
+        ("{a:1}", "line 1 column 2"),
+        ("{'a':1}", "line 1 column 2"),
+        ("{\"a\" 1}", "line 1 column 6"),
+        ("{}{}", "line 1 column 3"),
+        ("1 2", "line 1 column 3"),
+        ("nul", "line 1 column 3"),
+        ("True", "line 1 column 1"),
+        ("NaN", "line 1 column 1"),
+        ("-Infinity", "line 1 column 2"),
+        ("01", "line 1 column 2"),
+        ("+1", "line 1 column 1"),
+        (".5", "line 1 column 1"),
+        ("1.", "line 1 column 2"),
+        ("1e", "line 1 column 2"),
+        ("0x1F", "line 1 column 2"),
+        ("\"a", "line 1 column 2"),
+        ("\"a\tb\"", "line 1 column"),
+        ("\"\\x41\"", "line 1 column"),
+        ("\"\\u12G4\"", "line 1 column"),
+        ("// c\n1", "line 1 column 1"),
+        ("\u{feff}{}", "line 1 column 1"),
+        ("{\"a\":\n\n  oops}", "line 3 column 3"),
+        ("\u{0}", "line 1 column 1"),
+        (deep.as_str(), "line 1 column 100000"),
+    ];
+    nothing_but_the_good_one(async |stage| {
+        let sender = stage.sender();
+        for (json, position) in table {
+            let status = sender.send(json, &["p"], "").await.expect_err(json);
+            assert_eq!(
+                status.code(),
+                Code::InvalidArgument,
+                "{json:.40}: {status:?}"
+            );
+            let message = status.message();
+            assert!(
+                message.starts_with("json_data: ") && message.contains(position),
+                "{json:.40}: {message}"
+            );
+        }
+    });
+}
+
+/// A gRPC message: a flag, the length, the bytes.
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let mut framed = vec![flag];
+    framed.extend(u32::try_from(message.len()).expect("small").to_be_bytes());
+    framed.extend(message);
+    framed
+}
+
+#[test]
+fn broken_calls_are_refused_with_the_status_that_grpc_has_for_them() {
+    let good = LogRequest {
+        json_data: "{}".into(),
+        pipelines: vec!["p".into()],
+        api_key: String::new(),
+    }
+    .encode_to_vec();
+    let not_utf8: &[u8] = b"\x0a\x03\"\xff\"";
+    let pipeline_not_utf8: &[u8] = b"\x0a\x02{}\x12\x01\xff";
+    let wrong_type: &[u8] = b"\x08\x01";
+    let cut_field: &[u8] = b"\x0a\x05{}";
+    let too_long = framed(0, &good)[..6].to_vec();
+    let two_messages = framed(0, &good).repeat(2);
+    let huge = [&[0u8][..], &u32::MAX.to_be_bytes()].concat();
+    let table: Vec<(&str, &str, Vec<u8>, Code)> = vec![
+        (
+            "unknown method",
+            "/logagent.LogAgent/Nope",
+            framed(0, &good),
+            Code::Unimplemented,
+        ),
+        (
+            "unknown service",
+            "/other.Service/SendLog",
+            framed(0, &good),
+            Code::Unimplemented,
+        ),
+        (
+            "compressed",
+            SEND_LOG,
+            framed(1, &good),
+            Code::Unimplemented,
+        ),
+        ("no body", SEND_LOG, Vec::new(), Code::InvalidArgument),
+        (
+            "half a prefix",
+            SEND_LOG,
+            vec![0, 0, 0],
+            Code::InvalidArgument,
+        ),
+        (
+            "empty message",
+            SEND_LOG,
+            framed(0, b""),
+            Code::InvalidArgument,
+        ),
+        (
+            "less than declared",
+            SEND_LOG,
+            too_long,
+            Code::InvalidArgument,
+        ),
+        (
+            "two messages",
+            SEND_LOG,
+            two_messages,
+            Code::InvalidArgument,
+        ),
+        ("4 GiB declared", SEND_LOG, huge, Code::ResourceExhausted),
+        (
+            "json_data not UTF-8",
+            SEND_LOG,
+            framed(0, not_utf8),
+            Code::InvalidArgument,
+        ),
+        (
+            "pipeline not UTF-8",
+            SEND_LOG,
+            framed(0, pipeline_not_utf8),
+            Code::InvalidArgument,
+        ),
+        (
+            "wrong field type",
+            SEND_LOG,
+            framed(0, wrong_type),
+            Code::InvalidArgument,
+        ),
+        (
+            "cut field",
+            SEND_LOG,
+            framed(0, cut_field),
+            Code::InvalidArgument,
+        ),
+        (
+            "no protobuf",
+            SEND_LOG,
+            framed(0, &[0xff; 20]),
+            Code::InvalidArgument,
+        ),
+    ];
+    nothing_but_the_good_one(async |stage| {
+        let sender = stage.sender();
+        for (what, path, body, code) in table {
+            let status = sender.raw(path, body).await;
+            assert_eq!(status.code(), code, "{what}: {status:?}");
+            assert!(!status.message().is_empty(), "{what}");
+        }
+        for key in ["line\nbreak", "return\r", "nul\0", "bell\u{7}", "\u{7f}"] {
+            let status = sender.send("{}", &["p"], key).await.expect_err(key);
+            assert_eq!(status.code(), Code::InvalidArgument, "{key:?}");
+            assert!(status.message().contains("api_key"), "{status:?}");
+            assert!(!status.message().contains(key), "{status:?}");
+        }
+        // The same connection still serves.
+        let status = sender.raw("/x", Vec::new()).await;
+        assert_eq!(status.code(), Code::Unimplemented);
+    });
+}

@@ -1,0 +1,164 @@
+//! An agent in a folder of its own, with a main server.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::agent::{Agent, Builder, session_file};
+use crate::support::sender::{Sender, block_on};
+use crate::support::server::{Answer, MainServer, Request, body_parts};
+use crate::support::{temp_folder, wait};
+
+/// For what takes a moment on an idle machine.
+pub const DEADLINE: Duration = Duration::from_secs(40);
+/// What clients send beside the JSON where it does not matter.
+const PIPELINES: [&str; 1] = ["p"];
+
+/// The play's three: server, agent, folder.
+pub struct Stage {
+    pub server: MainServer,
+    pub agent: Agent,
+    pub folder: TempDir,
+}
+
+impl Stage {
+    /// Starts an agent for `server`.
+    pub fn new(server: MainServer) -> Stage {
+        Stage::with(server, |builder| builder)
+    }
+
+    /// The same, with more flags.
+    pub fn with(server: MainServer, flags: impl FnOnce(Builder) -> Builder) -> Stage {
+        let folder = temp_folder();
+        let builder = Agent::builder(folder.path()).health_url(&server.url());
+        let mut agent = flags(builder).spawn();
+        agent.wait_socket();
+        Stage {
+            server,
+            agent,
+            folder,
+        }
+    }
+
+    /// Starts another agent in the folder of one that has ended.
+    pub fn restart(&mut self) {
+        self.agent = Agent::builder(self.folder.path())
+            .health_url(&self.server.url())
+            .spawn();
+        self.agent.wait_socket();
+    }
+
+    pub fn sender(&self) -> Sender {
+        Sender::keeping(&self.agent.socket())
+    }
+
+    /// Stores records one after the other; each has to be acknowledged.
+    pub fn store(&self, records: &[String]) {
+        let sender = self.sender();
+        block_on(async {
+            for json in records {
+                let stored = sender.send(json, &PIPELINES, "").await;
+                assert!(stored.is_ok_and(|answer| answer.success), "{json:.80}");
+            }
+        });
+    }
+
+    /// Waits until `done` holds.
+    pub fn until(&self, what: &str, mut done: impl FnMut(&Stage) -> bool) {
+        let there = wait::within(DEADLINE, || done(self));
+        assert!(there, "no {what}; agent's stdout: {}", self.agent.stdout());
+    }
+
+    /// Waits until the server has given a 2xx to this record.
+    pub fn wait_for(&self, json: &str) {
+        self.until(&format!("delivery of {json:.80}"), |stage| {
+            let tries = stage.tries_of(json);
+            tries.iter().any(|request| delivered(request))
+        });
+    }
+
+    /// All attempts with this record.
+    pub fn tries_of(&self, json: &str) -> Vec<Arc<Request>> {
+        let mut posts = self.server.posts();
+        posts.retain(|request| request.log_data() == json.as_bytes());
+        posts
+    }
+
+    /// The lines of the only session's `agent-failure.log`.
+    pub fn set_aside(&self) -> Vec<serde_json::Value> {
+        lines(&session_file(self.folder.path(), "agent-failure.log").unwrap_or_default())
+    }
+}
+
+/// The whole lines of a log of JSON objects.
+pub fn lines(text: &str) -> Vec<serde_json::Value> {
+    text.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .collect()
+}
+
+/// Texts as JSON strings.
+pub fn texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> Vec<String> {
+    let json = |text: T| format!("{:?}", text.to_string());
+    texts.into_iter().map(json).collect()
+}
+
+pub fn delivered(request: &Request) -> bool {
+    matches!(request.status, Some(200..=299))
+}
+
+/// The Idempotency-Key of a request.
+pub fn key_of(request: &Request) -> String {
+    let key = request.header("idempotency-key");
+    key.expect("an Idempotency-Key").to_owned()
+}
+
+/// The place that the agent gave the record: the number in its own key.
+pub fn place_of(request: &Request) -> u64 {
+    let key = key_of(request);
+    let (_, place) = key.trim_matches('"').split_once('-').expect("id-key");
+    place.parse().expect("a number")
+}
+
+/// First deliveries, in order; and how many came on top of them.
+pub fn first_deliveries(server: &MainServer) -> (Vec<Arc<Request>>, usize) {
+    let mut keys = HashSet::new();
+    let all = server.delivered();
+    let count = all.len();
+    let first: Vec<_> = all
+        .into_iter()
+        .filter(|request| keys.insert(key_of(request)))
+        .collect();
+    let again = count - first.len();
+    (first, again)
+}
+
+/// An attempt with a record, as the server sees it.
+pub struct Try<'a> {
+    /// The record; a JSON string without its quotes.
+    pub record: &'a str,
+    /// Counted from 1.
+    pub number: u32,
+    /// Since the first attempt.
+    pub age: Duration,
+}
+
+/// What the server does with each attempt.
+pub fn on_try(server: &MainServer, mut plan: impl FnMut(&Try) -> Answer + Send + 'static) {
+    let mut seen: HashMap<String, (u32, Instant)> = HashMap::new();
+    server.on_post(move |message| {
+        let key = message.header("idempotency-key").unwrap_or_default();
+        let entry = seen.entry(key.to_owned()).or_insert((0, Instant::now()));
+        entry.0 += 1;
+        let (_, json) = body_parts(&message.body).expect("a body");
+        let record = std::str::from_utf8(json).expect("UTF-8");
+        plan(&Try {
+            record: record.trim_matches('"'),
+            number: entry.0,
+            age: entry.1.elapsed(),
+        })
+    });
+}
