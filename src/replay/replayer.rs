@@ -219,6 +219,8 @@ impl Replayer {
             let text = error.to_string();
             self.events
                 .emit("set_aside_failed", &[("error", (&text).into())]);
+            // Not now: the patience is over, and must not cut the delay to none.
+            let _ = self.patience.judge(Verdict::NotNow, Instant::now());
             self.wait(None);
             return Step::Again;
         }

@@ -1,0 +1,96 @@
+//! While `agent-failure.log` cannot be written, a record that is to be set
+//! aside stays where it is, and the server is not flooded.
+
+use std::path::PathBuf;
+use std::thread::scope;
+use std::time::Duration;
+
+use crate::stage::{DEADLINE, Stage, delivered, on_try, texts};
+use crate::support::server::{Answer, MainServer};
+use crate::support::{store, wait};
+
+fn session(stage: &Stage) -> PathBuf {
+    std::fs::read_dir(stage.folder.path())
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.to_string_lossy().contains("/session-"))
+        .expect("a session folder")
+}
+
+#[test]
+fn a_record_stays_until_its_line_is_on_disk() {
+    scope(|scope| {
+        for status in [404, 500] {
+            scope.spawn(move || blocked(status));
+        }
+    });
+}
+
+fn blocked(status: u16) {
+    let mut stage = Stage::new(MainServer::new_down());
+    on_try(&stage.server, move |attempt| match attempt.record {
+        "bad" => Answer::status(status),
+        _ => Answer::ok(),
+    });
+    let records = texts(["good", "bad", "end"]);
+    stage.store(&records);
+    // A folder of that name keeps even root from writing.
+    let log = session(&stage).join("agent-failure.log");
+    std::fs::create_dir(&log).expect("a folder in the log's place");
+    stage.server.up();
+    stage.agent.wait_event("set_aside_failed", DEADLINE);
+
+    // From here on every try ends in a log that cannot be written.
+    let tries = || stage.tries_of(&records[1]);
+    let before = tries().len();
+    let first = tries()[before - 1].at;
+    let window = Duration::from_secs(3);
+    wait::until(DEADLINE, "the window to pass", || first.elapsed() > window);
+    let in_window = tries()
+        .iter()
+        .filter(|post| post.at > first && post.at < first + window)
+        .count();
+    assert!(in_window < 15, "{status}: {in_window} tries in {window:?}");
+    stage.until("another try", |_| tries().len() > before);
+    assert!(stage.tries_of(&records[2]).is_empty(), "{status}: order");
+
+    stage.agent.sigkill();
+    let left = store::records(stage.folder.path());
+    let left: Vec<_> = left
+        .iter()
+        .map(|(_, record)| &record.json_data[..])
+        .collect();
+    assert!(
+        left.ends_with(&[records[1].as_bytes(), records[2].as_bytes()]),
+        "{status}"
+    );
+
+    // The next life has a session of its own, where the log can be written.
+    stage.restart();
+    stage.wait_for(&records[2]);
+    let end = stage.tries_of(&records[2]);
+    assert!(delivered(&end[0]));
+    let event = stage.agent.wait_event("record_set_aside", DEADLINE);
+    assert_eq!(event["status"], status);
+    stage.agent.expect_exit(0, DEADLINE);
+}
+
+#[test]
+fn the_log_is_written_as_soon_as_it_can_be() {
+    let mut stage = Stage::new(MainServer::new_down());
+    on_try(&stage.server, |attempt| match attempt.record {
+        "bad" => Answer::status(422),
+        _ => Answer::ok(),
+    });
+    stage.store(&texts(["bad", "end"]));
+    let log = session(&stage).join("agent-failure.log");
+    std::fs::create_dir(&log).expect("a folder in the log's place");
+    stage.server.up();
+    stage.until("two tries", |stage| stage.tries_of("\"bad\"").len() >= 2);
+    assert_eq!(stage.agent.events_named("record_set_aside").len(), 0);
+    std::fs::remove_dir(&log).expect("remove the folder");
+    stage.wait_for("\"end\"");
+    let aside = stage.set_aside();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(aside[0]["json_data"], "\"bad\"");
+}
