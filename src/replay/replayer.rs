@@ -8,6 +8,7 @@ use tokio::time::sleep_until;
 use crate::error::Result;
 use crate::events::Events;
 use crate::folder::Session;
+use crate::limits::LOCATION_KEPT;
 use crate::replay::backoff::Backoff;
 use crate::replay::body::body;
 use crate::replay::dice::random;
@@ -254,7 +255,7 @@ impl Replayer {
         let status = u64::from(answer.status).into();
         match &answer.location {
             Some(location) if (300..400).contains(&answer.status) => {
-                let location = set_aside::without(location, api_key);
+                let location = set_aside::without(location, api_key, LOCATION_KEPT);
                 self.events.emit(
                     "main_redirects",
                     &[("status", status), ("location", (&location).into())],

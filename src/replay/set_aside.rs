@@ -9,8 +9,15 @@ use prost::Message;
 use serde_json::{Map, Value};
 
 use crate::events::{now_rfc3339, rfc3339};
+use crate::limits::ANSWER_BODY_KEPT;
 use crate::proto::store::StoredRecord;
 use crate::store::Record;
+
+/// What stands in place of an API key.
+const MASK: &str = "***";
+/// Bytes of a character at most (RFC 3629): as many may be missing from a text
+/// that was cut between two.
+const LONGEST_CHAR: usize = 4;
 
 /// Why a record is set aside.
 pub struct Refusal<'a> {
@@ -68,19 +75,34 @@ pub fn line(record: &Record, refusal: &Refusal) -> String {
     put("pipelines", content.pipelines.as_slice().into());
     put("json_data", text(&content.json_data));
     put("status", refusal.status.into());
-    put("answer", without(&answer, refusal.api_key).into());
+    put(
+        "answer",
+        without(&answer, refusal.api_key, ANSWER_BODY_KEPT).into(),
+    );
     put("idempotency_key", record.idempotency_key.as_str().into());
     put("api_key_own", (!content.api_key.is_empty()).into());
     put("intact", record.content.is_ok().into());
     Value::Object(fields).to_string()
 }
 
-/// `text` with the key masked, should the server have quoted it.
-pub(super) fn without(text: &str, api_key: &str) -> String {
+/// `text` with the key masked, should the server have quoted it. A text that
+/// reaches `limit` bytes was cut there, maybe in the middle of the key.
+pub(super) fn without(text: &str, api_key: &str, limit: usize) -> String {
     if api_key.is_empty() {
         return text.to_owned();
     }
-    text.replace(api_key, "***")
+    let mut masked = text.replace(api_key, MASK);
+    if text.len() + LONGEST_CHAR > limit {
+        let quoted = api_key
+            .char_indices()
+            .rev()
+            .filter_map(|(end, _)| api_key.get(..end).filter(|start| !start.is_empty()))
+            .find_map(|start| masked.strip_suffix(start));
+        if let Some(before) = quoted {
+            masked = before.to_owned() + MASK;
+        }
+    }
+    masked
 }
 
 #[cfg(test)]
@@ -125,6 +147,26 @@ mod tests {
         assert_eq!(line["idempotency_key"], "\"00ff-7\"");
         assert_eq!(line["api_key_own"], true);
         assert_eq!(line["intact"], true);
+    }
+
+    #[test]
+    fn a_key_is_masked_whole_and_where_the_text_was_cut_in_it() {
+        let key = "kéy-123";
+        for (text, limit, expected) in [
+            ("no key", 100, "no key"),
+            ("a kéy-123, kéy-123", 100, "a ***, ***"),
+            ("a kéy-1", 100, "a kéy-1"),
+            ("a kéy-1", 8, "a ***"),
+            ("a ké", 5, "a ***"),
+            ("a k", 6, "a ***"),
+            ("a kéy-123k", 11, "a ******"),
+            ("a b", 3, "a b"),
+            ("k", 1, "***"),
+            ("", 0, ""),
+        ] {
+            assert_eq!(without(text, key, limit), expected, "{text} {limit}");
+        }
+        assert_eq!(without("any", "", 3), "any");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod order;
 mod patience;
 mod probe;
 mod refused_calls;
+mod set_aside;
 mod set_aside_blocked;
 mod stage;
 #[path = "../support/mod.rs"]
