@@ -12,6 +12,7 @@ mod refused_calls;
 mod set_aside;
 mod set_aside_blocked;
 mod stage;
+mod standby;
 #[path = "../support/mod.rs"]
 mod support;
 mod verdicts;

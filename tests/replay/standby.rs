@@ -1,0 +1,46 @@
+//! Standby (spec 5.8): one store after the other, one replay for all of them.
+
+use std::time::SystemTime;
+
+use crate::stage::{DEADLINE, Stage, first_deliveries, place_of, texts};
+use crate::support::agent::Agent;
+use crate::support::server::MainServer;
+use crate::support::temp_folder;
+use echopost::proto::store::StoredRecord;
+use echopost::store::lmdb::Lmdb;
+
+#[test]
+fn a_clock_that_stepped_back_between_two_stores_hides_no_record() {
+    let folder = temp_folder();
+    // A store whose key is ahead of the clock is what a step back leaves.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let ahead = now.expect("a clock").as_nanos() as u64 + 3_600_000_000_000;
+    let (mut store, _) = Lmdb::open(&folder.path().join("lmdb")).expect("a store");
+    let record = StoredRecord {
+        json_data: "\"before\"".into(),
+        ..StoredRecord::default()
+    };
+    store
+        .write(|store, txn| store.append(txn, ahead, &record))
+        .expect("a record");
+    drop(store);
+
+    let server = MainServer::new_up();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .arg("-standby")
+        .spawn();
+    agent.wait_socket();
+    let stage = Stage {
+        server,
+        agent,
+        folder,
+    };
+    stage.wait_for("\"before\"");
+    stage.agent.wait_event("standby", DEADLINE);
+    stage.store(&texts(["after"]));
+    stage.wait_for("\"after\"");
+    let (delivered, _) = first_deliveries(&stage.server);
+    let places: Vec<_> = delivered.iter().map(|post| place_of(post)).collect();
+    assert!(places[0] == ahead && places[1] > ahead, "{places:?}");
+}
