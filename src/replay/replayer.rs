@@ -1,6 +1,7 @@
 //! The replay loop (spec 6): strictly in order, one request in flight.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Instant, SystemTime};
 
 use tokio::time::sleep_until;
@@ -236,8 +237,10 @@ impl Replayer {
 
     fn log_failure(&mut self, record: &Record, why: &Refusal) -> std::io::Result<()> {
         let mut log = match self.failure_log.take() {
-            Some(log) => log,
-            None => self.session.failure_log()?,
+            Some(log) if log.metadata()?.nlink() > 0 => log,
+            // The first record set aside, or somebody removed the log: what goes
+            // into a file without a name is lost.
+            _ => self.session.failure_log()?,
         };
         let written = set_aside::append(&mut log, record, why);
         self.failure_log = Some(log);

@@ -94,3 +94,19 @@ fn the_log_is_written_as_soon_as_it_can_be() {
     assert_eq!(aside.len(), 1);
     assert_eq!(aside[0]["json_data"], "\"bad\"");
 }
+
+#[test]
+fn a_log_that_was_removed_is_begun_anew() {
+    let server = MainServer::new_up();
+    server.on_post(|_| Answer::status(422));
+    let stage = Stage::new(server);
+    for record in ["one", "two"] {
+        stage.store(&texts([record]));
+        stage.until("a line", |stage| !stage.set_aside().is_empty());
+        let aside = stage.set_aside();
+        assert_eq!(aside.len(), 1);
+        assert_eq!(aside[0]["json_data"], texts([record])[0]);
+        let log = session(&stage).join("agent-failure.log");
+        std::fs::remove_file(log).expect("remove the log");
+    }
+}
