@@ -66,10 +66,12 @@ impl Done {
         if self.marked == 0 {
             return;
         }
-        self.marked = 0;
         self.due = None;
         // Closed: the writer took the marks along when it closed the store.
         let _ = self.store.flush().await;
+        // Not before: a flush that a signal cuts short is caught up on, or its
+        // line would be missing from the log.
+        self.marked = 0;
         let Delivered { first, last, count } = std::mem::take(&mut self.delivered);
         if count > 0
             && let Some(log) = &mut self.success_log
