@@ -21,8 +21,8 @@ fn a_thousand_records_go_over_one_connection_one_at_a_time() {
     block_on(async {
         for records in texts(0..MANY).chunks(50) {
             let mut calls = JoinSet::new();
-            for json in records.to_vec() {
-                let sender = Arc::clone(&sender);
+            for json in records {
+                let (json, sender) = (json.clone(), Arc::clone(&sender));
                 calls.spawn(async move { sender.send(&json, &["p"], "").await });
             }
             let answers = calls.join_all().await;

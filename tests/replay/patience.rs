@@ -109,7 +109,8 @@ fn doubtful_asked() {
 
 #[test]
 fn a_server_that_is_healthy_on_get_alone_is_not_flooded() {
-    let plans: [(&str, fn() -> Answer); 6] = [
+    type Plan = fn() -> Answer;
+    let plans: [(&str, Plan); 6] = [
         ("404", || Answer::status(404)),
         ("500", || Answer::status(500)),
         ("503", || Answer::status(503)),
