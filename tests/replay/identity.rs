@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::stage::{DEADLINE, Stage, key_of, on_try, texts};
+use crate::support::agent::session_file;
 use crate::support::sender::block_on;
 use crate::support::server::{Answer, MainServer, Request};
 use echopost::proto::logagent::LogRequest;
@@ -165,4 +166,22 @@ fn a_key_that_the_client_gives_is_the_one_that_is_sent() {
         .map(|post| key_of(post))
         .collect();
     assert_eq!(sent, keys.map(str::to_owned).into());
+}
+
+#[test]
+fn a_store_that_was_emptied_has_another_id_in_the_next_life() {
+    let mut stage = Stage::new(MainServer::new_up());
+    stage.store(&texts(["a"]));
+    // Its line is written once the delete is on disk.
+    stage.until("delete", |stage| {
+        let log = session_file(stage.folder.path(), "agent-success.log");
+        log.is_some_and(|log| log.contains("\"count\":1"))
+    });
+    stage.agent.sigkill();
+    stage.restart();
+    stage.store(&texts(["b"]));
+    stage.wait_for("\"b\"");
+    let posts = stage.server.posts();
+    let ids: HashSet<_> = posts.iter().map(|post| store_id(&key_of(post))).collect();
+    assert_eq!((posts.len(), ids.len()), (2, 2), "{ids:?}");
 }

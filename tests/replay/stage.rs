@@ -1,6 +1,7 @@
 //! An agent in a folder of its own, with a main server.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,11 @@ impl Stage {
         self.agent = Agent::builder(self.folder.path())
             .health_url(&self.server.url())
             .spawn();
-        self.agent.wait_socket();
+        // After a crash there is a socket file already, which nobody serves.
+        let socket = self.agent.socket();
+        wait::until(DEADLINE, "an agent that answers", || {
+            UnixStream::connect(&socket).is_ok()
+        });
     }
 
     pub fn sender(&self) -> Sender {
