@@ -4,7 +4,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::hpack::{Invalid, Walker};
+use super::hpack::Walker;
+use super::huffman::Invalid;
 use crate::limits;
 
 /// What a client sends first (RFC 9113 3.4).

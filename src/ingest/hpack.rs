@@ -10,7 +10,7 @@ use std::mem;
 
 use hyper::http::uri::Authority;
 
-use super::huffman;
+use super::huffman::{self, Invalid};
 use crate::limits;
 
 const AUTHORITY: &[u8] = b":authority";
@@ -24,10 +24,6 @@ const STATIC_NAMES: [u8; 61] = [
 
 /// What the length of an entry counts for beyond name and value (RFC 7541 4.1).
 const ENTRY_OVERHEAD: usize = 32;
-
-/// A header block that RFC 7541 does not allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Invalid;
 
 /// What is to be known of a field's name.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,8 @@
 //! The Huffman code of HPACK strings (RFC 7541 section 5.2 and appendix B).
 
-use super::hpack::Invalid;
+/// A header block that RFC 7541 does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invalid;
 
 /// Bits of each symbol's code, as in RFC 7541 appendix B; the last one is EOS.
 /// The code is canonical: shorter codes come first, and those of one length in
