@@ -170,7 +170,8 @@ pub fn now_rfc3339() -> String {
 /// A time as RFC 3339, UTC, with nanoseconds.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_nanos(time).to_string()
+    // A clock before 1970 is no reason to end.
+    humantime::format_rfc3339_nanos(time.max(SystemTime::UNIX_EPOCH)).to_string()
 }
 
 #[cfg(test)]
