@@ -37,11 +37,17 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Folder> {
         let describe =
             |error: io::Error| Error::CannotCreate(format!("folder {}: {error}", path.display()));
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .map_err(describe)?;
+        // Their names must survive a power cut; the store sees to the folder's own.
+        for parent in missing.iter().skip(1) {
+            let _ = sync_folder(&parent.join(".."));
+        }
         let lock = OpenOptions::new()
             .read(true)
             .custom_flags(OFlags::DIRECTORY.bits() as i32)

@@ -15,6 +15,7 @@ use heed::{
 };
 
 use crate::error::{Error, Result};
+use crate::folder::sync_folder;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, MAP_MIN, MAP_START, STORE_FORMAT};
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
@@ -101,18 +102,19 @@ impl Lmdb {
             new_id: None,
         };
         let id = store.identify()?;
-        if length == 0 {
-            store.sync_names()?;
-        }
+        store.sync_names()?;
         Ok((store, id))
     }
 
-    /// LMDB flushes its file, but not the names that lead to it.
+    /// LMDB flushes its file, but not the names that lead to it. Also for a store
+    /// that was there already: who made it may have been killed before this.
     fn sync_names(&self) -> Result<()> {
-        let parent = self.folder.parent().filter(|path| *path != Path::new(""));
-        [&*self.folder, parent.unwrap_or(Path::new("."))]
-            .into_iter()
-            .try_for_each(|path| fs::File::open(path)?.sync_all())
+        let base = self.folder.join("..");
+        // The base folder's own name, where it may be ours. It is not ours where
+        // this is forbidden.
+        let _ = sync_folder(&base.join(".."));
+        sync_folder(&self.folder)
+            .and_then(|()| sync_folder(&base))
             .map_err(|error| Error::DiskFailed(format!("store folder: {error}")))
     }
 
