@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod application;
+pub mod dice;
 pub mod http1;
 pub mod ledger;
 pub mod progress;
