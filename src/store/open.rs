@@ -2,7 +2,7 @@
 //! replaced by what can still be read where it is damaged.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,7 +21,8 @@ use crate::store::record;
 const STORE_NAME: &str = "lmdb";
 /// Where a damaged store's records are carried to, until it takes its place.
 const NEW_NAME: &str = "lmdb.new";
-/// A file in the store's folder that tells a clean end.
+/// A file in the store's folder that tells a clean end. It holds the length that
+/// the data file had then, in decimal.
 const CLEAN_MARKER: &str = "clean";
 
 /// True where an earlier agent may have left records.
@@ -67,14 +68,22 @@ pub async fn open(base: &Path, events: &Events) -> Result<(Lmdb, StoreId)> {
 /// # Errors
 /// Those of the file system; without the marker the next start checks the store.
 pub fn mark_clean(folder: &Path) -> io::Result<()> {
-    fs::File::create(folder.join(CLEAN_MARKER))?.sync_all()?;
+    let length = fs::metadata(folder.join(DATA_FILE))?.len();
+    let mut marker = fs::File::create(folder.join(CLEAN_MARKER))?;
+    marker.write_all(length.to_string().as_bytes())?;
+    marker.sync_all()?;
     sync_folder(folder)
 }
 
-/// True for a store that was closed in order. The marker is gone before the
+/// True for a store that was closed in order and whose data file still has its
+/// length: LMDB dies of a page beyond the end. The marker is gone before the
 /// store is used again.
 fn take_marker(folder: &Path) -> bool {
-    fs::remove_file(folder.join(CLEAN_MARKER)).is_ok() && sync_folder(folder).is_ok()
+    let marker = folder.join(CLEAN_MARKER);
+    let marked = fs::read_to_string(&marker).ok();
+    let marked: Option<u64> = marked.and_then(|text| text.parse().ok());
+    let length = fs::metadata(folder.join(DATA_FILE)).map(|file| file.len());
+    fs::remove_file(marker).is_ok() && sync_folder(folder).is_ok() && marked == length.ok()
 }
 
 async fn check(folder: &Path) -> Result<Verdict> {
