@@ -5,6 +5,8 @@
 //! moment may leave are built, and an agent is started on them.
 #![cfg(all(target_os = "linux", target_env = "gnu"))] // LD_PRELOAD
 
+#[path = "power_cut/after.rs"]
+mod after;
 #[path = "power_cut/disk.rs"]
 mod disk;
 #[path = "power_cut/history.rs"]
@@ -19,20 +21,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use after::{damaged_folders, numbers, open_store, required, salvaged, set_aside};
 use disk::{Disk, Luck};
-use echopost::events::Events;
 use echopost::limits::DELETE_RECORDS_MAX;
-use echopost::proto::store::StoredRecord;
-use echopost::store::check::{Salvage, Step};
-use echopost::store::{open, record};
-use history::{Fate, History, LANES, is_refused};
+use history::{Fate, History, LANES};
 use recording::{Mark, Op, Recorder};
 use rustix::process::Signal;
-use serde_json::Value;
 use support::agent::Agent;
 use support::dice::{Dice, seed};
-use support::samples::number_of;
-use support::sender::block_on;
+use support::memory_folder;
 use support::server::MainServer;
 use support::wait;
 
@@ -44,20 +41,6 @@ const CUTS: usize = 350;
 /// Agents at once.
 const ABREAST: usize = 12;
 const DATA: [&str; 3] = ["base", "lmdb", "data.mdb"];
-
-/// A folder in memory, where there is one: hundreds of disks are built in it.
-fn memory_folder() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    let place = if memory.is_dir() {
-        memory
-    } else {
-        Path::new("/tmp")
-    };
-    tempfile::Builder::new()
-        .prefix("echopost-")
-        .tempdir_in(place)
-        .expect("a temporary folder")
-}
 
 /// The disk that was recorded: the folder it began as, and what became of it.
 struct Played {
@@ -142,67 +125,6 @@ fn play(dice: &mut Dice) -> Played {
     }
 }
 
-/// A record as an agent that starts on a disk would see it.
-struct Found {
-    record: StoredRecord,
-    idempotency_key: String,
-}
-
-/// Opens the store of a disk as an agent does; the records by key.
-fn open_store(base: &Path) -> BTreeMap<u64, Found> {
-    let (lmdb, id) = block_on(open::open(base, &Events::default())).expect("a store");
-    let (mut found, mut last) = (BTreeMap::new(), 0);
-    loop {
-        let batch = lmdb.read_after(last).expect("a batch");
-        if batch.is_empty() {
-            return found;
-        }
-        for (key, value) in batch {
-            let record = record::decode(key, value).expect("a record with a right CRC");
-            let idempotency_key = record::idempotency_key(&id, key, Some(&record));
-            last = key;
-            found.insert(
-                key,
-                Found {
-                    record,
-                    idempotency_key,
-                },
-            );
-        }
-    }
-}
-
-/// Numbers of the records that a disk cut at `cut` must still hold.
-fn required(fates: &BTreeMap<u64, Fate>, cut: Mark) -> BTreeSet<u64> {
-    let must = |fate: &Fate| {
-        let done = fate.delivered.is_some_and(|mark| mark < cut);
-        fate.acknowledged.is_some_and(|mark| mark <= cut) && !done
-    };
-    let fates = fates.iter().filter(|(_, fate)| must(fate));
-    fates.map(|(number, _)| *number).collect()
-}
-
-/// What was sent, each once, in the order of its lane; the numbers.
-fn numbers<'a>(
-    fates: &BTreeMap<u64, Fate>,
-    jsons: impl Iterator<Item = &'a [u8]>,
-) -> BTreeSet<u64> {
-    let mut found = BTreeSet::new();
-    let mut last = [None; LANES as usize];
-    for json in jsons {
-        let number = number_of(json).expect("a record of ours");
-        assert_eq!(fates[&number].json.as_bytes(), json);
-        let lane = &mut last[usize::try_from(number % LANES).unwrap()];
-        assert!(
-            lane.is_none_or(|last| last < number),
-            "{number} after {lane:?}"
-        );
-        *lane = Some(number);
-        found.insert(number);
-    }
-    found
-}
-
 /// Starts an agent on each of the disks: it delivers what it must and leaves.
 fn serve(disks: &[(PathBuf, BTreeSet<u64>)], fates: &BTreeMap<u64, Fate>) {
     let server = MainServer::new_up();
@@ -226,36 +148,6 @@ fn serve(disks: &[(PathBuf, BTreeSet<u64>)], fates: &BTreeMap<u64, Fate>) {
             });
         }
     });
-}
-
-/// The numbers of the records that the failure logs hold whole.
-fn set_aside(base: &Path, fates: &BTreeMap<u64, Fate>) -> BTreeSet<u64> {
-    let entries = fs::read_dir(base).expect("the base folder");
-    let paths = entries.map(|entry| entry.expect("a folder entry").path());
-    let logs = paths.filter_map(|path| fs::read(path.join("agent-failure.log")).ok());
-    let lines = logs.flat_map(|log| {
-        let lines = log.split(|byte| *byte == b'\n');
-        // What a cut has torn was not flushed.
-        let whole = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-        whole.collect::<Vec<_>>()
-    });
-    let number = |line: Value| {
-        let json = line["json_data"].as_str().expect("the record").to_owned();
-        let number = number_of(json.as_bytes()).expect("a record of ours");
-        assert!(is_refused(number) && fates[&number].json == json);
-        number
-    };
-    lines.map(number).collect()
-}
-
-fn damaged_folders(base: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(base).expect("the base folder");
-    let paths = entries.map(|entry| entry.expect("a folder entry").path());
-    let is_damaged = |path: &PathBuf| {
-        let name = path.file_name().expect("a name").to_string_lossy();
-        name.starts_with("lmdb.damaged-")
-    };
-    paths.filter(is_damaged).collect()
 }
 
 #[test]
@@ -358,31 +250,6 @@ fn a_kill_while_the_store_is_made_leaves_nothing_unflushed_to_the_next_agent() {
             println!("killed at each of {calls} calls");
             assert!(calls > 10);
             break;
-        }
-    }
-}
-
-/// What the salvage reads, on a file that stays as it is; None where the store's
-/// id is lost.
-fn salvaged(store: &Path) -> Option<BTreeMap<u64, Found>> {
-    let mut salvage = Salvage::open(store).expect("the damaged store");
-    let mut saved = BTreeMap::new();
-    loop {
-        match salvage.step() {
-            Step::Record { key, value } => {
-                let record = record::decode(key, value.into()).expect("a right CRC");
-                let id = salvage.store_id()?;
-                let idempotency_key = record::idempotency_key(&id, key, Some(&record));
-                saved.insert(
-                    key,
-                    Found {
-                        record,
-                        idempotency_key,
-                    },
-                );
-            }
-            Step::Working => {}
-            Step::Done => return Some(saved),
         }
     }
 }

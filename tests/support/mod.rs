@@ -23,3 +23,16 @@ pub fn temp_folder() -> tempfile::TempDir {
         .tempdir_in("/tmp")
         .expect("a temporary folder in /tmp")
 }
+
+/// A folder for the stores of hundreds of agents, in memory where that can be:
+/// what those tests are about does not take a disk's time.
+pub fn memory_folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => tempfile::Builder::new()
+            .prefix("echopost-")
+            .tempdir_in(memory)
+            .expect("a temporary folder in /dev/shm"),
+        false => temp_folder(),
+    }
+}

@@ -1,0 +1,201 @@
+//! What an agent made of a store, and whether it is what it should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cases::{Case, Data};
+use crate::store::DEADLINE;
+use crate::support::agent::{Agent, names_in};
+use crate::support::samples::number_of;
+use crate::support::sender::{Sender, block_on};
+use crate::support::server::MainServer;
+
+/// The record that is sent to the agent meanwhile.
+const NEW: u64 = 1_000_000;
+
+/// What was seen of one life.
+pub struct Outcome {
+    what: String,
+    /// Number, JSON and Idempotency-Key of what was delivered, in order, without
+    /// the new record.
+    pub delivered: Vec<(u64, Vec<u8>, String)>,
+    /// The lines of the failure log.
+    pub set_aside: Vec<Value>,
+    /// The event `store_corrupt`.
+    pub corrupt: Option<Value>,
+    damaged: Vec<PathBuf>,
+}
+
+/// Starts an agent on `base` with a healthy server: it must take a new record,
+/// drain and leave.
+pub fn serve(base: &Path, server: &MainServer, what: &str) -> Outcome {
+    let path = base.to_string_lossy();
+    let url = format!("{}{path}", server.url());
+    let mut agent = Agent::builder(base).health_url(&url).spawn();
+    // Not the socket's file: there may be a stale one.
+    agent.wait_event("agent_started", DEADLINE);
+    let sender = Sender::reconnecting(&agent.socket());
+    let json = format!("{{\"seq\":{NEW},\"new\":true}}");
+    let answer = block_on(async {
+        let call = sender.send(&json, &["damage"], "key");
+        tokio::time::timeout(DEADLINE, call).await
+    });
+    let answer = answer.unwrap_or_else(|_| panic!("{what}: no answer within {DEADLINE:?}"));
+    let answer = answer.unwrap_or_else(|status| panic!("{what}: {status}\n{}", agent.stderr()));
+    assert!(answer.success);
+    let status = agent.wait_exit(DEADLINE + Duration::from_secs(30));
+    let said = format!("{}{}", agent.stdout(), agent.stderr());
+    assert_eq!(status.code(), Some(0), "{what}: {status}\n{said}");
+    let mut delivered: Vec<_> = server
+        .delivered()
+        .iter()
+        .filter(|request| request.path == format!("{path}/log"))
+        .map(|request| {
+            let json = request.log_data().to_vec();
+            let key = request.header("idempotency-key").expect("its key");
+            let number = number_of(&json).unwrap_or_else(|| panic!("{what}: a strange record"));
+            (number, json, key.to_owned())
+        })
+        .collect();
+    let last = delivered.pop().map(|(number, ..)| number);
+    assert_eq!(last, Some(NEW), "{what}: the new record comes last");
+    let mut names = names_in(base);
+    names.retain(|name| name != "session" && !name.starts_with("lmdb.damaged-"));
+    assert!(names.is_empty(), "{what}: left {names:?}");
+    Outcome {
+        what: what.to_owned(),
+        delivered,
+        set_aside: set_aside(base),
+        corrupt: agent.events_named("store_corrupt").pop(),
+        damaged: folders(base, "lmdb.damaged-"),
+    }
+}
+
+impl Outcome {
+    pub fn idempotency_keys(&self) -> Vec<String> {
+        self.delivered.iter().map(|(.., key)| key.clone()).collect()
+    }
+
+    /// All that is promised of this case.
+    pub fn check(&self, case: &Case) {
+        self.check_records(case);
+        match &self.corrupt {
+            Some(event) => self.check_event(case, event),
+            None => self.check_sound(case),
+        }
+    }
+
+    /// Nothing readable is lost, nothing is out of order, nothing made up.
+    pub fn check_records(&self, case: &Case) {
+        let what = &self.what;
+        for pair in self.delivered.windows(2) {
+            assert!(
+                pair[0].0 < pair[1].0,
+                "{what}: {} after {}",
+                pair[1].0,
+                pair[0].0
+            );
+        }
+        for (number, json, _) in &self.delivered {
+            let sent = case.left.sent.get(number).map(String::as_bytes);
+            assert!(sent == Some(json), "{what}: record {number} is another one");
+        }
+        let by_number: BTreeMap<u64, &str> = (self.delivered.iter())
+            .map(|(number, _, key)| (*number, key.as_str()))
+            .collect();
+        for key in case.readable() {
+            let json = &case.left.layout.records[&key].record.json_data;
+            let number = number_of(json).unwrap();
+            let came = by_number.get(&number);
+            let came = came.unwrap_or_else(|| panic!("{what}: record {number} is lost"));
+            if case.has_id() {
+                assert_eq!(*came, case.left.idempotency_key(key), "{what}: {number}");
+            }
+        }
+    }
+
+    /// The damaged store is there, byte for byte.
+    pub fn check_aside(&self, case: &Case) {
+        let what = &self.what;
+        let [aside] = &self.damaged[..] else {
+            panic!("{what}: set aside as {:?}", self.damaged);
+        };
+        let path = aside.join("data.mdb");
+        match &case.data {
+            Data::Bytes(bytes) => assert!(fs::read(path).unwrap() == *bytes, "{what}: changed"),
+            Data::Folder => assert!(path.is_dir(), "{what}"),
+            Data::Link => assert!(path.is_symlink(), "{what}"),
+        }
+    }
+
+    fn check_event(&self, case: &Case, event: &Value) {
+        let what = &self.what;
+        self.check_aside(case);
+        assert_eq!(
+            event["set_aside"].as_str(),
+            self.damaged[0].to_str(),
+            "{what}"
+        );
+        let count = |name: &str| usize::try_from(event[name].as_u64().expect(name)).unwrap();
+        let came = self.delivered.len() + self.set_aside.len();
+        assert_eq!(count("saved"), came, "{what}: {event}");
+        let layout = &case.left.layout;
+        if event["may_repeat"] == false {
+            // Exactly the newest snapshot.
+            let known = event["expected_known"] == true;
+            let sum = count("saved") + count("unreadable_records");
+            assert!(known && sum == count("expected"), "{what}: {event}");
+            assert_eq!(count("expected"), layout.records.len(), "{what}: {event}");
+            let now = |number: &u64| {
+                let mut records = layout.records.values();
+                records.any(|placed| number_of(&placed.record.json_data) == Some(*number))
+            };
+            let old = self.delivered.iter().find(|(number, ..)| !now(number));
+            assert!(old.is_none(), "{what}: {old:?} is back");
+        }
+    }
+
+    /// Nothing that matters was damaged: all the records are there, or kept.
+    fn check_sound(&self, case: &Case) {
+        let what = &self.what;
+        assert!(self.damaged.is_empty(), "{what}: {:?}", self.damaged);
+        let empty = matches!(&case.data, Data::Bytes(bytes) if bytes.is_empty());
+        let expected = match empty {
+            true => 0,
+            false => case.left.layout.records.len(),
+        };
+        let came = self.delivered.len() + self.set_aside.len();
+        assert_eq!(came, expected, "{what}");
+        for line in &self.set_aside {
+            assert_eq!(line["intact"], false, "{what}");
+        }
+        let numbers: BTreeSet<u64> = self.delivered.iter().map(|(n, ..)| *n).collect();
+        assert_eq!(numbers.len(), self.delivered.len());
+    }
+}
+
+fn folders(base: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(base).expect("the base folder");
+    let paths = entries.map(|entry| entry.expect("a folder entry").path());
+    let fits = |path: &PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        name.starts_with(prefix)
+    };
+    paths.filter(fits).collect()
+}
+
+/// The lines of all failure logs.
+fn set_aside(base: &Path) -> Vec<Value> {
+    let logs = folders(base, "session-").into_iter();
+    let logs =
+        logs.filter_map(|session| fs::read_to_string(session.join("agent-failure.log")).ok());
+    let lines: String = logs.collect();
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of the failure log"))
+        .collect()
+}

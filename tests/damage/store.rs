@@ -1,0 +1,141 @@
+//! Stores that a real agent has left, and what is in them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use echopost::store::record;
+use rustix::process::Signal;
+
+use crate::layout::Layout;
+use crate::support::agent::{Agent, session_file};
+use crate::support::dice::Dice;
+use crate::support::sender::{Sender, block_on};
+use crate::support::server::{Answer, MainServer};
+use crate::support::{store, wait};
+
+/// For anything that an agent does on these slow machines.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// How a store came about.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipe {
+    pub name: &'static str,
+    /// Records that came first, and the sizes they have at most.
+    pub count: usize,
+    pub size: u64,
+    /// Of these, so many were delivered and deleted.
+    pub delivered: usize,
+    /// Records that came after that.
+    pub more: usize,
+    /// Ended by SIGTERM, not by SIGKILL.
+    pub clean: bool,
+}
+
+/// What an agent has left in `lmdb/`.
+pub struct Left {
+    pub name: &'static str,
+    pub data: Vec<u8>,
+    /// What the marker of a clean end holds.
+    pub marker: Option<Vec<u8>>,
+    pub layout: Layout,
+    /// All that was ever sent, by number.
+    pub sent: BTreeMap<u64, String>,
+}
+
+impl Left {
+    /// Has a store made.
+    pub fn make(recipe: &Recipe, dice: &mut Dice) -> Left {
+        let folder = crate::support::temp_folder();
+        let mut server = MainServer::new_down();
+        let mut left = recipe.delivered;
+        server.on_post(move |_| match left.checked_sub(1) {
+            Some(less) => {
+                left = less;
+                Answer::ok()
+            }
+            None => Answer::status(503),
+        });
+        let mut agent = Agent::builder(folder.path())
+            .health_url(&server.url())
+            .spawn();
+        agent.wait_socket();
+        let mut sent = BTreeMap::new();
+        send(&agent, &mut sent, recipe.count, recipe.size, dice);
+        if recipe.delivered > 0 {
+            server.up();
+            wait::until(DEADLINE, "the deletes", || {
+                deleted(folder.path()) == recipe.delivered
+            });
+        }
+        send(&agent, &mut sent, recipe.more, recipe.size, dice);
+        match recipe.clean {
+            true => {
+                agent.signal(Signal::TERM);
+                agent.expect_exit(0, DEADLINE);
+            }
+            false => agent.sigkill(),
+        }
+        let marker = fs::read(folder.path().join("lmdb/clean")).ok();
+        assert_eq!(marker.is_some(), recipe.clean);
+        let data = fs::read(folder.path().join("lmdb/data.mdb")).unwrap();
+        let layout = Layout::of(&data);
+        // LMDB itself says the same.
+        let records = layout.records.iter();
+        let records = records.map(|(key, placed)| (*key, placed.record.clone()));
+        assert!(records.eq(store::records(folder.path())));
+        let kept = recipe.count + recipe.more - recipe.delivered;
+        assert_eq!(layout.records.len(), kept);
+        Left {
+            name: recipe.name,
+            data,
+            marker,
+            layout,
+            sent,
+        }
+    }
+
+    /// What the server must know a record by.
+    pub fn idempotency_key(&self, key: u64) -> String {
+        let record = &self.layout.records[&key].record;
+        record::idempotency_key(&self.layout.store_id, key, Some(record))
+    }
+}
+
+fn send(agent: &Agent, sent: &mut BTreeMap<u64, String>, count: usize, size: u64, dice: &mut Dice) {
+    let sender = Sender::keeping(&agent.socket());
+    block_on(async {
+        for _ in 0..count {
+            let number = sent.len() as u64;
+            let size = match dice.below(12) {
+                0 => dice.below(size),
+                1 => 1900 + dice.below(2500),
+                _ => dice.below(500),
+            };
+            let text = "x".repeat(usize::try_from(size).unwrap());
+            let json = format!("{{\"seq\":{number},\"text\":\"{text}\"}}");
+            let own = number
+                .is_multiple_of(7)
+                .then(|| format!("\"own-{number}\""));
+            let request = echopost::proto::logagent::LogRequest {
+                json_data: json.clone().into(),
+                pipelines: vec!["damage".to_owned()],
+                api_key: "key".to_owned(),
+            };
+            let answer = sender.call(request, own.as_deref()).await;
+            assert!(answer.expect("an acknowledgement").success);
+            sent.insert(number, json);
+        }
+    });
+}
+
+/// Records whose delete is committed: the success log is written after it.
+fn deleted(folder: &Path) -> usize {
+    let log = session_file(folder, "agent-success.log").unwrap_or_default();
+    let count = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        usize::try_from(line["count"].as_u64()?).ok()
+    };
+    log.lines().filter_map(count).sum()
+}
