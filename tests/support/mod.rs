@@ -7,6 +7,7 @@ pub mod application;
 pub mod dice;
 pub mod http1;
 pub mod ledger;
+pub mod model;
 pub mod progress;
 pub mod raw;
 pub mod samples;
