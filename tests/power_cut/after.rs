@@ -107,14 +107,14 @@ pub fn damaged_folders(base: &Path) -> Vec<PathBuf> {
 }
 
 /// What the salvage reads, on a file that stays as it is; None where the store's
-/// id is lost.
+/// id is lost, or a record is garbled.
 pub fn salvaged(store: &Path) -> Option<BTreeMap<u64, Found>> {
     let mut salvage = Salvage::open(store).expect("the damaged store");
     let mut saved = BTreeMap::new();
     loop {
         match salvage.step() {
             Step::Record { key, value } => {
-                let record = record::decode(key, value.into()).expect("a right CRC");
+                let record = record::decode(key, value.into())?;
                 let id = salvage.store_id()?;
                 let idempotency_key = record::idempotency_key(&id, key, Some(&record));
                 saved.insert(
