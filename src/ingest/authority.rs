@@ -115,8 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
         }
     }
 
-    /// Whatever was unfinished is whole once bytes are released; of the preface,
-    /// each byte is released by itself.
+    /// Whatever was unfinished is whole once bytes are released; the preface is
+    /// released as it comes.
     fn note_progress(&mut self, released: usize) {
         if released > 0 && !self.follower.in_preface() {
             self.stall = None;

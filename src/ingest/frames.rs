@@ -75,6 +75,8 @@ enum Verdict {
 #[derive(Debug)]
 pub struct Follower {
     state: State,
+    /// The client's first frame has passed.
+    begun: bool,
     walker: Walker,
 }
 
@@ -82,6 +84,7 @@ impl Default for Follower {
     fn default() -> Self {
         Follower {
             state: State::Preface(0),
+            begun: false,
             walker: Walker::default(),
         }
     }
@@ -127,6 +130,7 @@ impl Follower {
                 let count = rest.len().min(*left);
                 *left -= count;
                 if *left == 0 {
+                    self.begun = true;
                     self.state = State::Head(Block::default());
                 }
                 Ok(Some(count))
@@ -139,6 +143,7 @@ impl Follower {
                 }
                 Verdict::Block(length) => {
                     let whole = rest.get_mut(..length).unwrap_or_default();
+                    self.begun = true;
                     self.state = match rewrite(&mut self.walker, whole) {
                         Ok(()) => State::Head(Block::default()),
                         Err(Invalid) => State::GivenUp,
@@ -163,10 +168,16 @@ impl Follower {
         }
     }
 
-    /// The client preface has not come whole.
+    /// The client preface has not come whole; the SETTINGS frame at its end is
+    /// part of it (RFC 9113 3.4).
     #[must_use]
     pub fn in_preface(&self) -> bool {
-        matches!(self.state, State::Preface(_))
+        match self.state {
+            State::Preface(_) => true,
+            State::Head(_) => !self.begun,
+            State::Payload(left) => !self.begun && left > 0,
+            State::GivenUp => false,
+        }
     }
 
     /// Lets everything pass from here on.

@@ -69,8 +69,20 @@ fn the_preface_passes_byte_by_byte() {
         assert!(follower.in_preface());
         assert_eq!(follower.feed(&mut [*byte]), Ok(1));
     }
-    assert!(!follower.in_preface());
     assert!(matches!(follower.state, State::Head(_)));
+    // The SETTINGS frame is part of the preface.
+    let (last, settings) = frame(4, 0, 0, &[0; 6])
+        .split_last()
+        .map_or((0, Vec::new()), |(last, rest)| (*last, rest.to_vec()));
+    follower.feed(&mut settings.clone()).unwrap();
+    assert!(follower.in_preface());
+    follower.feed(&mut [last]).unwrap();
+    assert!(!follower.in_preface());
+
+    let mut follower = Follower::default();
+    follower.feed(&mut PREFACE.clone()).unwrap();
+    follower.feed(&mut frame(4, 0, 0, &[])).unwrap();
+    assert!(!follower.in_preface(), "empty SETTINGS");
 
     let mut follower = Follower::default();
     let mut bytes = *b"PRI * HTTP/1.1";

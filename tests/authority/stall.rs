@@ -43,6 +43,11 @@ async fn what_is_begun_must_be_finished_in_time() {
     for (case, after, sent) in [
         ("nothing at all", false, Vec::new()),
         ("half a preface", false, opening()[..12].to_vec()),
+        (
+            "a preface without SETTINGS",
+            false,
+            opening()[..24].to_vec(),
+        ),
         ("half a frame header", true, block[..4].to_vec()),
         ("half a header block", true, block[..12].to_vec()),
         ("no continuation", true, open.clone()),

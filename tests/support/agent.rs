@@ -39,8 +39,12 @@ impl Agent {
     ///
     /// Only for integration tests; others use [`Agent::from_command`].
     pub fn builder(folder: &Path) -> Builder {
-        let exe = EXECUTABLE.expect("built as an integration test");
-        Agent::from_command(Command::new(exe), folder)
+        Agent::from_command(Command::new(Agent::executable()), folder)
+    }
+
+    /// The built agent's path, for integration tests.
+    pub fn executable() -> &'static str {
+        EXECUTABLE.expect("built as an integration test")
     }
 
     /// The built agent by way of a shell: `script` ends in `exec "$0" "$@"`.
@@ -187,7 +191,7 @@ impl Agent {
         self.status_kib("VmHWM:")
     }
 
-    fn status_kib(&self, field: &str) -> Option<u64> {
+    pub(super) fn status_kib(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         line.trim().strip_suffix(" kB")?.parse().ok()

@@ -5,16 +5,21 @@
 pub mod agent;
 pub mod application;
 pub mod dice;
+pub mod hostile;
 pub mod http1;
 pub mod ledger;
 pub mod model;
+pub mod process;
 pub mod progress;
 pub mod raw;
 pub mod samples;
 pub mod sender;
 pub mod server;
+pub mod siege;
 pub mod store;
 pub mod wait;
+#[path = "../authority/wire.rs"]
+pub mod wire;
 
 /// A fresh folder for one test, removed at its end. Directly in `/tmp`: a UNIX
 /// socket's path has room for 108 bytes only.
