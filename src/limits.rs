@@ -14,6 +14,12 @@ pub const MESSAGE_MAX: usize = 4 * MIB;
 /// Bytes of request bodies held at once, over all connections. One record of
 /// [`MESSAGE_MAX`] always fits.
 pub const BODY_BUDGET: usize = 8 * MIB;
+/// Bytes of a body that counts as small; what an application logs is.
+pub const SMALL_BODY_MAX: usize = 32 * KIB;
+/// The part of [`BODY_BUDGET`] for small bodies: the overhead and a kilobyte of
+/// over 128 calls. The rest takes one record of [`MESSAGE_MAX`], or two of
+/// 3.9 MB.
+pub const SMALL_BODIES_BUDGET: usize = 512 * KIB;
 /// Bytes that each call costs in the budget beyond its body: its task, its
 /// stream and its headers.
 pub const CALL_OVERHEAD: usize = 2 * KIB;
@@ -37,8 +43,14 @@ pub const HEADER_BLOCK_MAX: usize = 32 * KIB;
 /// Bytes of HPACK's dynamic table that a client may use: the default of RFC 9113
 /// 6.5.2, which the agent's SETTINGS never change.
 pub const HPACK_TABLE_MAX: usize = 4 * KIB;
-/// A body that does not grow for this long while others wait is dropped.
+/// A body that makes no progress for this long while others wait is dropped …
 pub const BODY_STALL: Duration = Duration::from_secs(5);
+/// … which is looked at this often, so that a time in which the agent itself was
+/// held up, by its disk, is not taken for the client's.
+pub const BODY_LOOK: Duration = Duration::from_millis(500);
+/// Bytes that count as progress: two windows, which a client fills at once
+/// unless it means not to.
+pub const BODY_PROGRESS_MIN: usize = 2 * STREAM_WINDOW as usize;
 /// A connection whose preface or header block is not finished by then is dropped.
 pub const HEADER_STALL: Duration = Duration::from_secs(5);
 /// A connection is spared for this long after its last call when others wait

@@ -1,22 +1,24 @@
 //! Takes a gRPC request's message off the wire within the budget (spec 3): its
 //! bytes are reserved by the length it declares, before they are read.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::ingest::budget::Budget;
-use crate::limits::{BODY_STALL, MESSAGE_MAX};
+use crate::limits::{BODY_LOOK, BODY_PROGRESS_MIN, BODY_STALL, MESSAGE_MAX};
 
 /// Bytes before a gRPC message: a flag and the length.
 const PREFIX_LEN: usize = 5;
 
 /// Reads the one message of a unary call. Its bytes stay reserved as long as
-/// the permit lives. `crowded` tells whether somebody waits for what this call
-/// holds; `progress` is called for every piece that comes.
+/// the permit lives. `crowded` tells whether somebody waits for the connection
+/// of this call; `progress` is called for every piece that comes.
 ///
 /// # Errors
 /// RESOURCE_EXHAUSTED for a message over [`MESSAGE_MAX`], UNIMPLEMENTED for a
@@ -28,9 +30,10 @@ pub async fn receive(
     crowded: impl Fn() -> bool,
     progress: impl Fn(),
 ) -> Result<(Bytes, OwnedSemaphorePermit), Status> {
+    let mut pieces = Pieces::new(body);
     let mut start = BytesMut::new();
     while start.len() < PREFIX_LEN {
-        match next_data(body, &crowded).await? {
+        match pieces.next(&crowded).await? {
             Some(data) => start.extend_from_slice(&data),
             None => return Err(Status::invalid_argument("the request has no message")),
         }
@@ -47,15 +50,18 @@ pub async fn receive(
             "the message has {length} bytes, the limit is {MESSAGE_MAX}"
         )));
     }
-    let permit = budget
+    let share = budget.share(length);
+    let permit = share
         .reserve(length)
         .await
         .ok_or_else(|| Status::unavailable("the agent is leaving"))?;
+    let crowded = || share.is_short() || crowded();
     let mut message = BytesMut::with_capacity(length);
     message.extend_from_slice(&start);
     drop(start);
+    pieces.restart();
     while message.len() <= length {
-        match next_data(body, &crowded).await? {
+        match pieces.next(&crowded).await? {
             Some(data) => {
                 progress();
                 message.extend_from_slice(&data);
@@ -70,26 +76,66 @@ pub async fn receive(
     )))
 }
 
-/// The body's next bytes, `None` at its end.
-async fn next_data(
-    body: &mut Incoming,
-    crowded: &impl Fn() -> bool,
-) -> Result<Option<Bytes>, Status> {
-    loop {
-        match timeout(BODY_STALL, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-            Ok(Some(Err(error))) => return Err(Status::cancelled(format!("request: {error}"))),
-            Ok(None) => return Ok(None),
-            Err(_) if crowded() => {
-                return Err(Status::deadline_exceeded(
-                    "the request made no progress while others waited",
-                ));
-            }
-            Err(_) => {}
+/// A body piece by piece, as long as it makes progress or nobody waits.
+struct Pieces<'a> {
+    body: &'a mut Incoming,
+    /// Bytes since the last progress.
+    grown: usize,
+    /// Time without progress while others waited.
+    stalled: Duration,
+    next_look: Instant,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(body: &'a mut Incoming) -> Self {
+        Pieces {
+            body,
+            grown: 0,
+            stalled: Duration::ZERO,
+            next_look: Instant::now() + BODY_LOOK,
         }
+    }
+
+    /// Begins to count anew.
+    fn restart(&mut self) {
+        self.grown = 0;
+        self.stalled = Duration::ZERO;
+        self.next_look = Instant::now() + BODY_LOOK;
+    }
+
+    /// The body's next bytes, `None` at its end.
+    async fn next(&mut self, crowded: impl Fn() -> bool) -> Result<Option<Bytes>, Status> {
+        loop {
+            match timeout_at(self.next_look, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.grown += data.len();
+                        if self.grown >= BODY_PROGRESS_MIN {
+                            self.restart();
+                        }
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(error))) => return Err(Status::cancelled(format!("request: {error}"))),
+                Ok(None) => return Ok(None),
+                Err(_) => self.look(crowded())?,
+            }
+        }
+    }
+
+    /// However late it comes, a look counts for the time between two.
+    fn look(&mut self, crowded: bool) -> Result<(), Status> {
+        if !crowded {
+            self.restart();
+            return Ok(());
+        }
+        self.next_look = Instant::now() + BODY_LOOK;
+        self.stalled += BODY_LOOK;
+        if self.stalled < BODY_STALL {
+            return Ok(());
+        }
+        Err(Status::deadline_exceeded(
+            "the request made no progress while others waited",
+        ))
     }
 }

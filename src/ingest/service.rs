@@ -27,7 +27,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Answers calls.
 pub struct LogAgent {
     store: store::Handle,
-    budget: Arc<Budget>,
+    budget: Budget,
     activity: Arc<Activity>,
 }
 
@@ -37,15 +37,9 @@ impl LogAgent {
     pub fn new(store: store::Handle, activity: Arc<Activity>) -> LogAgent {
         LogAgent {
             store,
-            budget: Budget::new(),
+            budget: Budget::default(),
             activity,
         }
-    }
-
-    /// True while calls wait for bytes of the budget that others hold.
-    #[must_use]
-    pub fn is_short_of_memory(&self) -> bool {
-        self.budget.is_short()
     }
 
     /// Answers one call. `crowded` tells whether somebody waits for this one's
@@ -76,7 +70,6 @@ impl LogAgent {
             None => String::new(),
         };
         drop(head);
-        let crowded = || self.budget.is_short() || crowded();
         let progress = || self.activity.touch();
         let (message, reserved) = receive(&mut body, &self.budget, crowded, progress).await?;
         let _in_flight = self.activity.call();

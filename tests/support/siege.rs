@@ -22,7 +22,7 @@ pub struct Siege {
 
 impl Siege {
     pub fn start() -> Siege {
-        Siege::with(|folder| Agent::builder(folder))
+        Siege::with(Agent::builder)
     }
 
     /// An agent that may have so many descriptors.
@@ -65,10 +65,15 @@ impl Siege {
 
 /// The same for any socket.
 pub fn honest(socket: &Path, deadline: Duration) -> Duration {
+    honest_with(socket, r#"{"who":"honest"}"#, deadline)
+}
+
+/// The same with any record.
+pub fn honest_with(socket: &Path, json: &str, deadline: Duration) -> Duration {
     let start = Instant::now();
     let sender = Sender::reconnecting(socket);
     let sent = block_on(async {
-        let call = sender.send(r#"{"who":"honest"}"#, &["p"], "k");
+        let call = sender.send(json, &["p"], "k");
         tokio::time::timeout(deadline, call).await
     });
     match sent {
