@@ -14,6 +14,15 @@ pub const MESSAGE_MAX: usize = 4 * MIB;
 /// Bytes of request bodies held at once, over all connections. One record of
 /// [`MESSAGE_MAX`] always fits.
 pub const BODY_BUDGET: usize = 8 * MIB;
+/// Pipelines of one record: far more than anybody configures.
+pub const PIPELINES_MAX: usize = 1024;
+/// Bytes of the pipelines and the API key of one record. They are kept apart
+/// from the message, and are escaped on replay, so this is memory several times
+/// over.
+pub const LABELS_MAX: usize = 64 * KIB;
+/// Bytes of an Idempotency-Key that a client gives: what the usual services
+/// take (255).
+pub const IDEMPOTENCY_KEY_MAX: usize = 255;
 /// Bytes of a body that counts as small; what an application logs is.
 pub const SMALL_BODY_MAX: usize = 32 * KIB;
 /// The part of [`BODY_BUDGET`] for small bodies: the overhead and a kilobyte of

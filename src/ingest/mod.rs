@@ -8,6 +8,7 @@ pub mod doorway;
 pub mod frames;
 pub mod hpack;
 pub mod huffman;
+pub mod labels;
 pub mod reply;
 pub mod request;
 pub mod server;

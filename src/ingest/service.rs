@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 use prost::Message;
 use serde::de::IgnoredAny;
@@ -15,8 +15,10 @@ use tonic::Status;
 use crate::error::Error;
 use crate::ingest::activity::Activity;
 use crate::ingest::budget::Budget;
+use crate::ingest::labels;
 use crate::ingest::reply::{Reply, response};
 use crate::ingest::request::receive;
+use crate::limits::IDEMPOTENCY_KEY_MAX;
 use crate::proto::logagent::{LogRequest, LogResponse};
 use crate::proto::store::StoredRecord;
 use crate::store;
@@ -64,11 +66,8 @@ impl LogAgent {
         crowded: impl Fn() -> bool,
     ) -> Result<LogResponse, Status> {
         let (head, mut body) = request.into_parts();
-        let idempotency_key = match head.headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str()) {
-            Some(Ok(key)) => key.to_owned(),
-            Some(Err(_)) => return Err(Status::invalid_argument("idempotency-key: not ASCII")),
-            None => String::new(),
-        };
+        let idempotency_key = idempotency_key(&head.headers)?;
+        // Up to 16 KiB, which is not to be kept while the call waits.
         drop(head);
         let progress = || self.activity.touch();
         let (message, reserved) = receive(&mut body, &self.budget, crowded, progress).await?;
@@ -87,9 +86,27 @@ impl LogAgent {
     }
 }
 
+/// What the client wants its record to be known by; empty when it does not say.
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Status> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(String::new());
+    };
+    if key.len() > IDEMPOTENCY_KEY_MAX {
+        let length = key.len();
+        return Err(Status::invalid_argument(format!(
+            "idempotency-key: {length} bytes, the limit is {IDEMPOTENCY_KEY_MAX}"
+        )));
+    }
+    match key.to_str() {
+        Ok(key) => Ok(key.to_owned()),
+        Err(_) => Err(Status::invalid_argument("idempotency-key: not ASCII")),
+    }
+}
+
 /// Checks a request and makes of it what is stored; the payload stays where it
 /// is.
 fn to_record(message: Bytes, idempotency_key: String) -> Result<StoredRecord, Status> {
+    labels::check(&message)?;
     let LogRequest {
         json_data,
         pipelines,
