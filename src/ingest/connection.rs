@@ -3,11 +3,13 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Instant;
 
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -174,7 +176,7 @@ async fn drive(stream: UnixStream, service: Arc<LogAgent>, registered: Registere
         }
     });
     let stream = TokioIo::new(AuthorityAdapter::new(stream));
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(BeginAtOnce)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -191,6 +193,22 @@ async fn drive(stream: UnixStream, service: Arc<LogAgent>, registered: Registere
     }
     // A client that does not react to GOAWAY cannot keep its place.
     while timeout(CLOSE_GRACE, &mut connection).await.is_err() && peer.in_flight.load(Relaxed) > 0 {
+    }
+}
+
+/// Begins a call where it is found, before the next connection is read: its
+/// headers take many times their size on the wire, and are dropped at once.
+#[derive(Clone, Copy)]
+struct BeginAtOnce;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for BeginAtOnce {
+    fn execute(&self, call: F) {
+        let mut call = Box::pin(call);
+        // Nothing is missed: as a task it is polled again.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if call.as_mut().poll(&mut nobody).is_pending() {
+            tokio::spawn(call);
+        }
     }
 }
 
