@@ -39,8 +39,10 @@ pub const CONNECTIONS_MAX: usize = 64;
 pub const DESCRIPTORS_RESERVED: usize = 20;
 /// Calls in flight on one connection; clients queue further ones themselves.
 pub const STREAMS_MAX: u32 = 64;
-/// Bytes a client may send on a stream before the agent has asked for more.
-pub const STREAM_WINDOW: u32 = 32 * KIB as u32;
+/// Bytes a client may send on a stream before the agent has asked for more. The
+/// first so many of a body are held without being reserved: all streams of all
+/// connections may begin one.
+pub const STREAM_WINDOW: u32 = 8 * KIB as u32;
 /// Bytes a client may send on a connection before the agent has asked for more.
 pub const CONNECTION_WINDOW: u32 = 64 * KIB as u32;
 /// Bytes of the headers of one call, decoded.
@@ -57,9 +59,9 @@ pub const BODY_STALL: Duration = Duration::from_secs(5);
 /// … which is looked at this often, so that a time in which the agent itself was
 /// held up, by its disk, is not taken for the client's.
 pub const BODY_LOOK: Duration = Duration::from_millis(500);
-/// Bytes that count as progress: two windows, which a client fills at once
+/// Bytes that count as progress: some windows, which a client fills at once
 /// unless it means not to.
-pub const BODY_PROGRESS_MIN: usize = 2 * STREAM_WINDOW as usize;
+pub const BODY_PROGRESS_MIN: usize = 8 * STREAM_WINDOW as usize;
 /// A connection whose preface or header block is not finished by then is dropped.
 pub const HEADER_STALL: Duration = Duration::from_secs(5);
 /// A connection is spared for this long after its last call when others wait

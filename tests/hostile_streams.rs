@@ -93,7 +93,7 @@ fn many_small_headers_of_many_calls_take_little() {
 #[test]
 fn begun_bodies_of_many_calls_take_little() {
     // One of them has the budget, the others wait for it.
-    let body = [promise(4_000_000), vec![b' '; 15_000]].concat();
+    let body = [promise(4_000_000), vec![b' '; 8000]].concat();
     flood("begun bodies", |raw| {
         let mut window = 65_535;
         for stream in odd(STREAMS) {

@@ -12,7 +12,7 @@ use crate::events::Events;
 use crate::ingest::activity::Activity;
 use crate::ingest::connection::Connections;
 use crate::ingest::service::LogAgent;
-use crate::limits::ACCEPT_PAUSE;
+use crate::limits::{ACCEPT_PAUSE, LISTEN_BACKLOG};
 
 /// Serves every client of the listeners it is given.
 pub struct Server {
@@ -95,7 +95,9 @@ impl Server {
         let Some(Listening { listener, .. }) = &self.listener else {
             return (false, false);
         };
-        loop {
+        // Who is behind a full backlog has connected later: a flood of clients
+        // must not keep this going.
+        for _ in 0..=LISTEN_BACKLOG {
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) => return (any, error.kind() != io::ErrorKind::WouldBlock),
@@ -109,6 +111,7 @@ impl Server {
                 self.connections.serve(stream, &self.service);
             }
         }
+        (any, true)
     }
 }
 
@@ -132,6 +135,7 @@ async fn accept(listener: AsyncListener, to: Acceptor) {
                 let text = error.to_string();
                 to.events
                     .emit("accept_failed", &[("error", (&text).into())]);
+                to.connections.set_crowded(true);
                 to.connections.evict_idle();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -1,0 +1,175 @@
+//! Clients with many connections: idle ones, more than there are descriptors,
+//! and a new one for each call (spec 3).
+
+mod support;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use support::hostile::{Raw, call, whole_call};
+use support::sender::{Sender, block_on};
+use support::siege::Siege;
+use support::wait;
+use support::wire::{GOAWAY, HEADERS};
+use tokio::sync::oneshot;
+
+/// Everybody who waits is served by then: an idle connection is spared for
+/// IDLE_GRACE and cut CLOSE_GRACE later, a dozen at a time.
+const DEADLINE: Duration = Duration::from_secs(30);
+const PROMPT: Duration = Duration::from_secs(5);
+/// Of one core, while nothing is to be done.
+const CPU_SHARE_MAX: f64 = 0.05;
+
+fn idle(socket: &Path, count: usize) -> Vec<Raw> {
+    (0..count).map(|_| Raw::open(socket)).collect()
+}
+
+/// The share of a core that the agent takes over some seconds.
+fn cpu_share(siege: &Siege, seconds: u64) -> Option<f64> {
+    let before = siege.agent.cpu_time()?;
+    let start = Instant::now();
+    // Time is what is measured here.
+    std::thread::sleep(Duration::from_secs(seconds));
+    let spent = siege.agent.cpu_time()? - before;
+    Some(spent.as_secs_f64() / start.elapsed().as_secs_f64())
+}
+
+#[test]
+fn idle_connections_make_room_when_descriptors_run_out() {
+    let siege = Siege::with_descriptors(32);
+    let socket = siege.socket();
+    // A client whose channel is idle when the crowd comes, and lives all along.
+    let (first, sent) = oneshot::channel();
+    let (go_on, again) = oneshot::channel::<()>();
+    let path = socket.clone();
+    let keeping = std::thread::spawn(move || {
+        block_on(async {
+            let sender = Sender::keeping(&path);
+            assert!(sender.send("1", &["p"], "k").await.expect("stored").success);
+            first.send(()).expect("the test");
+            again.await.expect("the test");
+            let second = tokio::time::timeout(DEADLINE, sender.send("2", &["p"], "k"));
+            assert!(second.await.expect("in time").expect("stored").success);
+        });
+    });
+    sent.blocking_recv().expect("the first call");
+    let mut crowd = idle(&socket, 200);
+    let served = siege.honest(DEADLINE);
+    println!("served after {served:?}");
+    for raw in crowd.iter_mut().take(100) {
+        let mut told = false;
+        let closed = raw.until_closed(PROMPT, |frame| told |= frame.kind == GOAWAY);
+        assert!(told && closed.is_some(), "not evicted in order: {closed:?}");
+    }
+    go_on.send(()).expect("the client");
+    keeping.join().expect("the client");
+    // Some of the crowd still have their place, which costs nothing.
+    let share = cpu_share(&siege, 3);
+    println!("{share:?} of a core");
+    assert!(share.is_none_or(|share| share < CPU_SHARE_MAX), "{share:?}");
+    siege.honest(DEADLINE);
+    drop(crowd);
+    assert_eq!(siege.stop(), 5);
+}
+
+#[test]
+fn calls_without_end_make_room_for_others() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    // More than CONNECTIONS_MAX, each in the middle of a call.
+    let mut crowd: Vec<Raw> = (0..80).map(|_| Raw::open(&socket)).collect();
+    for raw in &mut crowd {
+        raw.send(&call(1, b"", 0));
+    }
+    let share = cpu_share(&siege, 2);
+    println!("{share:?} of a core");
+    assert!(share.is_none_or(|share| share < CPU_SHARE_MAX), "{share:?}");
+    let served = siege.honest(DEADLINE);
+    println!("served after {served:?}");
+    siege.honest(PROMPT);
+}
+
+/// Leaves the running agent so many descriptors.
+fn limit(siege: &Siege, descriptors: usize) {
+    let agent = Pid::from_raw(siege.agent.pid().cast_signed());
+    let few = Rlimit {
+        current: Some(descriptors as u64),
+        maximum: Some(descriptors as u64),
+    };
+    prlimit(agent, Resource::Nofile, few).expect("limit the agent");
+}
+
+#[test]
+fn an_agent_out_of_descriptors_serves_whom_it_can() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let Some(open) = siege.agent.descriptors() else {
+        return; // Without /proc there is no telling how many it has.
+    };
+    limit(&siege, open + 4);
+    let mut crowd = idle(&socket, 40);
+    // Calls that are answered, on connections that then stay.
+    for raw in crowd.iter_mut().take(3) {
+        raw.send(&whole_call(1, "{}"));
+        raw.wait_frame(HEADERS, PROMPT);
+    }
+    siege.agent.wait_event("accept_failed", PROMPT);
+    for _ in 0..3 {
+        let served = siege.honest(DEADLINE);
+        println!("served after {served:?}");
+    }
+    let share = cpu_share(&siege, 2);
+    println!("{share:?} of a core");
+    assert!(share.is_none_or(|share| share < CPU_SHARE_MAX), "{share:?}");
+    let failures = siege.agent.events_named("accept_failed").len();
+    assert!(failures < 60, "{failures} events");
+    drop(crowd);
+    siege.honest(DEADLINE);
+    assert_eq!(siege.stop(), 8);
+}
+
+#[test]
+fn an_agent_out_of_descriptors_ends_calls_without_end() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let Some(open) = siege.agent.descriptors() else {
+        return;
+    };
+    limit(&siege, open + 4);
+    let mut crowd = idle(&socket, 10);
+    for raw in &mut crowd {
+        raw.send(&call(1, b"", 0));
+    }
+    siege.agent.wait_event("accept_failed", PROMPT);
+    let served = siege.honest(DEADLINE);
+    println!("served after {served:?}");
+}
+
+#[test]
+fn a_connection_for_each_call_leaves_nothing_behind() {
+    let siege = Siege::start();
+    let sender = Sender::reconnecting(&siege.socket());
+    let look = || (siege.agent.rss_kib(), siege.agent.descriptors());
+    let (mut early, mut sent) = ((None, None), 0);
+    block_on(async {
+        for n in 0..3000 {
+            let answer = sender.send(r#"{"level":"info"}"#, &["p"], "k").await;
+            assert!(answer.expect("stored").success);
+            sent += 1;
+            if n == 500 {
+                early = look();
+            }
+        }
+    });
+    let settled = || match (look(), early) {
+        ((Some(rss), Some(open)), (Some(rss_then), Some(open_then))) => {
+            rss < rss_then + 1024 && open <= open_then + 2
+        }
+        _ => true,
+    };
+    wait::within(PROMPT, settled);
+    println!("{early:?} after 500 calls, {:?} after {sent}", look());
+    assert!(settled(), "{early:?} after 500 calls, {:?} now", look());
+    assert_eq!(siege.stop(), sent + 1);
+}
