@@ -310,7 +310,8 @@ impl Writer {
                 }
             }
             session.commits += 1;
-            if session.commits.is_multiple_of(COMMITS_PER_PAGE_RETURN) {
+            // A delete reads many pages, here and there.
+            if done.count > 0 || session.commits.is_multiple_of(COMMITS_PER_PAGE_RETURN) {
                 session.lmdb.return_pages();
             }
         }
