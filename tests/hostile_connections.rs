@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use support::hostile::{Raw, call, whole_call};
+use support::hostile::{Got, Raw, call, whole_call};
 use support::sender::{Sender, block_on};
 use support::siege::Siege;
 use support::wait;
@@ -82,6 +82,9 @@ fn calls_without_end_make_room_for_others() {
     for raw in &mut crowd {
         raw.send(&call(1, b"", 0));
     }
+    // The first have their place, with SETTINGS for an answer; the last wait.
+    assert!(matches!(crowd[0].next(PROMPT), Got::Frame(_)));
+    assert!(matches!(crowd[79].next(PROMPT / 10), Got::Nothing));
     let share = cpu_share(&siege, 2);
     println!("{share:?} of a core");
     assert!(share.is_none_or(|share| share < CPU_SHARE_MAX), "{share:?}");
@@ -142,6 +145,10 @@ fn an_agent_out_of_descriptors_ends_calls_without_end() {
         raw.send(&call(1, b"", 0));
     }
     siege.agent.wait_event("accept_failed", PROMPT);
+    // For some seconds there is nothing to be done.
+    let share = cpu_share(&siege, 2);
+    println!("{share:?} of a core");
+    assert!(share.is_none_or(|share| share < CPU_SHARE_MAX), "{share:?}");
     let served = siege.honest(DEADLINE);
     println!("served after {served:?}");
 }
