@@ -113,6 +113,16 @@ impl Agent {
         self.started.elapsed()
     }
 
+    /// Waits until something answers at the socket: what a killed agent leaves
+    /// there is a file, too.
+    pub fn wait_answering(&mut self) {
+        let socket = self.socket();
+        let there = wait::within(SOCKET_DEADLINE, || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        assert!(there, "nobody answers{}", self.said());
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("wait for the agent").is_none()
     }

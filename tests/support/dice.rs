@@ -41,3 +41,9 @@ pub fn seed(variable: &str, usual: u64) -> u64 {
     println!("{variable}={seed}");
     seed
 }
+
+/// A seed that is another one in each run.
+pub fn now() -> u64 {
+    let now = std::time::UNIX_EPOCH.elapsed();
+    now.expect("a clock after 1970").subsec_nanos().into()
+}
