@@ -254,6 +254,10 @@ impl Signals {
         let listen = |kind| {
             signal(kind).map_err(|error| Error::CannotCreate(format!("signal handler: {error}")))
         };
+        // Handled once, it never ends the process again: a write beyond
+        // RLIMIT_FSIZE then fails with EFBIG, like one on a full disk.
+        let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        drop(listen(too_large)?);
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
