@@ -88,6 +88,9 @@ pub const MAP_START: usize = 256 * MIB;
 /// Bytes the map starts with where address space is scarce; below it the store
 /// does not open.
 pub const MAP_MIN: usize = MIB;
+/// Bytes of address space that the map leaves free where it is scarce: bodies,
+/// dirty pages and requests need memory, and an allocation that fails is the end.
+pub const ADDRESS_SPACE_LEFT: usize = 32 * MIB;
 /// Mapped pages are given back to the kernel after so many commits.
 pub const COMMITS_PER_PAGE_RETURN: u32 = 8;
 /// A store up to this many bytes is checked at every start, also after a clean
@@ -113,6 +116,11 @@ pub const RESERVE_MIN: u64 = 4 * MIB as u64;
 pub const RESERVE_MAX: u64 = 256 * MIB as u64;
 /// … and never more than this share.
 pub const RESERVE_SHARE_MAX: u64 = 4;
+/// Bytes that are tried where a write came out short: a commit with a message of
+/// [`MESSAGE_MAX`] and the pages that go with it fits.
+pub const ROOM_TRIED: usize = 8 * MIB;
+/// Bytes of one write of that: little to keep on the stack.
+pub const ROOM_STEP: usize = 16 * KIB;
 
 // --- Life (spec 5) ---
 

@@ -14,12 +14,16 @@ use heed::{
     CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, PutFlags, RwTxn, WithoutTls,
 };
 
+use rustix::io::Errno;
+
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, MAP_MIN, MAP_START, STORE_FORMAT};
+use crate::limits::{
+    ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, MAP_MIN, MAP_START, STORE_FORMAT,
+};
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
-use crate::store::record;
+use crate::store::{pages, record, space};
 
 /// LMDB's data file in the store's folder.
 pub(super) const DATA_FILE: &str = "data.mdb";
@@ -28,9 +32,12 @@ pub(super) const DATA_FILE: &str = "data.mdb";
 pub type StoreId = [u8; 16];
 
 /// What became of a write transaction.
-pub(super) enum Failure {
+enum Failure {
     /// The map is full: grow it and try again.
     MapFull,
+    /// EIO: the disk failed, or LMDB calls a short write so (mdb_page_flush in
+    /// its mdb.c), which is how a disk fills up.
+    InputOutput(io::Error),
     /// To be told to those who wait.
     Error(Error),
 }
@@ -39,22 +46,24 @@ impl From<heed::Error> for Failure {
     fn from(error: heed::Error) -> Self {
         match error {
             heed::Error::Mdb(MdbError::MapFull) => Failure::MapFull,
-            heed::Error::Io(error) if is_full(&error) => {
+            heed::Error::Io(error) if space::is_full(&error) => {
                 Failure::Error(Error::Full(format!("disk full: {error}")))
+            }
+            heed::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                Failure::Error(Error::Full(format!("store full: {error}")))
+            }
+            heed::Error::Io(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+                Failure::InputOutput(error)
             }
             other => Failure::Error(Error::DiskFailed(format!("store: {other}"))),
         }
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
 fn failed(error: heed::Error) -> Error {
     match Failure::from(error) {
         Failure::MapFull => Error::Full("store full".into()),
+        Failure::InputOutput(error) => Error::DiskFailed(format!("store: {error}")),
         Failure::Error(error) => error,
     }
 }
@@ -68,6 +77,7 @@ pub struct Lmdb {
     map_size: usize,
     /// An id that is not stored yet: it goes along with the first record.
     new_id: Option<StoreId>,
+    stuck: bool,
 }
 
 impl Lmdb {
@@ -100,6 +110,7 @@ impl Lmdb {
             folder: folder.to_owned(),
             map_size,
             new_id: None,
+            stuck: false,
         };
         let id = store.identify()?;
         store.sync_names()?;
@@ -144,14 +155,29 @@ impl Lmdb {
         mut change: impl FnMut(&Lmdb, &mut RwTxn) -> std::result::Result<(), heed::Error>,
     ) -> Result<()> {
         loop {
-            match self.try_write(&mut change) {
+            let error = match self.try_write(&mut change) {
                 Ok(()) => {
                     self.new_id = None;
                     return Ok(());
                 }
-                Err(Failure::MapFull) => self.grow()?,
-                Err(Failure::Error(error)) => return Err(error),
-            }
+                Err(Failure::MapFull) => {
+                    self.grow()?;
+                    continue;
+                }
+                Err(Failure::InputOutput(error)) => self.judge(&error),
+                Err(Failure::Error(error)) => error,
+            };
+            self.stuck = matches!(self.env.read_txn(), Err(heed::Error::Mdb(MdbError::Panic)));
+            return Err(error);
+        }
+    }
+
+    /// A short write of a full disk, or the disk's failure?
+    fn judge(&self, error: &io::Error) -> Error {
+        let length = fs::metadata(self.folder.join(DATA_FILE)).map_or(0, |file| file.len());
+        match space::try_room(&self.folder, length) {
+            Err(full) if space::is_full(&full) => Error::Full(format!("disk full: {full}")),
+            _ => Error::DiskFailed(format!("store: {error}")),
         }
     }
 
@@ -286,6 +312,13 @@ impl Lmdb {
         Ok(first.zip(last).map(|((first, _), (last, _))| (first, last)))
     }
 
+    /// True after a meta page found no room: LMDB then takes no transaction any
+    /// more. What was committed before is there once the store is opened anew.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
     /// Gives the mapped pages back to the kernel; they come back from the page
     /// cache when they are needed.
     pub fn return_pages(&self) {
@@ -294,7 +327,7 @@ impl Lmdb {
             && let Ok(Some(value)) = self.meta.get(&txn, FORMAT_KEY)
             && let Ok(stat) = self.meta.stat(&txn)
         {
-            super::pages::return_pages(value, last_page, stat.page_size as usize);
+            pages::return_pages(value, last_page, stat.page_size as usize);
         }
     }
 
@@ -307,7 +340,7 @@ impl Lmdb {
     /// Doubles the map, or takes what the address space still has.
     fn grow(&mut self) -> Result<()> {
         let mut more = self.map_size;
-        while !super::pages::has_address_space(more) {
+        while !pages::has_address_space(more.saturating_add(ADDRESS_SPACE_LEFT)) {
             if more <= MAP_MIN {
                 return Err(Error::Full(format!(
                     "store full: no address space beyond the {} bytes that are mapped",
@@ -333,6 +366,9 @@ fn create_folder(folder: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if space::is_full(&error) => {
+            return Err(Error::Full(format!("disk full: {error}")));
+        }
         Err(error) => return Err(describe(&error)),
     }
     let found = fs::symlink_metadata(folder).map_err(|error| describe(&error))?;
@@ -349,6 +385,10 @@ fn create_folder(folder: &Path) -> Result<()> {
 /// space allows.
 fn open_env(folder: &Path, size: usize) -> Result<(Env<WithoutTls>, usize)> {
     let mut size = size.next_multiple_of(MAP_MIN);
+    while size / 2 >= MAP_MIN && !pages::has_address_space(size.saturating_add(ADDRESS_SPACE_LEFT))
+    {
+        size = (size / 2).next_multiple_of(MAP_MIN);
+    }
     loop {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(size).max_dbs(4).max_readers(2);
@@ -359,13 +399,17 @@ fn open_env(folder: &Path, size: usize) -> Result<(Env<WithoutTls>, usize)> {
         // SAFETY: nobody else truncates or writes the file: the folder is 0700
         // and the instance lock is held.
         match unsafe { options.open(folder) } {
-            Ok(env) => return Ok((env, size)),
+            // It is larger where the store is.
+            Ok(env) => {
+                let size = env.info().map_size;
+                return Ok((env, size));
+            }
             Err(heed::Error::Io(error))
                 if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= MAP_MIN =>
             {
                 size = (size / 2).next_multiple_of(MAP_MIN);
             }
-            Err(heed::Error::Io(error)) if is_full(&error) => {
+            Err(heed::Error::Io(error)) if space::is_full(&error) => {
                 return Err(Error::Full(format!("disk full: {error}")));
             }
             Err(error) => {

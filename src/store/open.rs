@@ -57,6 +57,7 @@ pub async fn open(base: &Path, events: &Events) -> Result<(Lmdb, StoreId)> {
         Err(error) if length == 0 => {
             // A store that found no room to begin with is no damaged store.
             let _ = fs::remove_file(folder.join(DATA_FILE));
+            let _ = fs::remove_dir(&folder);
             Err(error)
         }
         opened => opened,

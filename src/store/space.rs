@@ -1,10 +1,18 @@
 //! The disk's reserve (spec 4): ingest stops before the disk is full, so that
 //! the host and the drain keep room.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::limits::{RESERVE_MAX, RESERVE_MIN, RESERVE_SHARE, RESERVE_SHARE_MAX};
+use crate::limits::{
+    RESERVE_MAX, RESERVE_MIN, RESERVE_SHARE, RESERVE_SHARE_MAX, ROOM_STEP, ROOM_TRIED,
+};
+
+/// A file that is gone again at once, in the store's folder.
+const TRIAL_NAME: &str = "room";
 
 /// Sizes of a file system, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +59,37 @@ impl Space {
             self.reserve()
         )))
     }
+}
+
+/// True for the errors that say that there is no room.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Finds out whether a file of `length` bytes in `folder` could grow by what the
+/// largest commit takes: no figure of the system tells of every quota and limit.
+///
+/// # Errors
+/// Those of the file system, [`is_full`] among them.
+pub fn try_room(folder: &Path, length: u64) -> io::Result<()> {
+    let path = folder.join(TRIAL_NAME);
+    let tried = write_at_end(&path, length);
+    let _ = fs::remove_file(&path);
+    tried
+}
+
+fn write_at_end(path: &Path, length: u64) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    let block = [0; ROOM_STEP];
+    (0..ROOM_TRIED)
+        .step_by(ROOM_STEP)
+        .try_for_each(|at| file.write_all_at(&block, length + at as u64))
 }
 
 #[cfg(test)]

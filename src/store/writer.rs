@@ -23,6 +23,9 @@ pub struct Writer {
     events: Events,
     mail: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
+    /// The newest key ever, over all stores of this life: replay goes on after
+    /// what it has sent, also when the clock steps back between two stores.
+    last_key: u64,
 }
 
 /// A record that waits for its commit.
@@ -73,8 +76,25 @@ impl Group {
 struct Session {
     lmdb: Lmdb,
     id: StoreId,
-    last_key: u64,
     commits: u32,
+}
+
+impl Session {
+    fn new((lmdb, id): (Lmdb, StoreId)) -> Session {
+        Session {
+            lmdb,
+            id,
+            commits: 0,
+        }
+    }
+
+    /// Opens the store anew. Nobody else had it meanwhile: it needs no check.
+    fn reopen(self) -> Result<Session> {
+        let folder = self.lmdb.folder().to_owned();
+        // One process cannot have it open twice.
+        drop(self);
+        Lmdb::open(&folder).map(Session::new)
+    }
 }
 
 impl Writer {
@@ -87,6 +107,7 @@ impl Writer {
             events,
             mail,
             shared: handle.shared.clone(),
+            last_key: 0,
         };
         (writer, handle)
     }
@@ -98,9 +119,6 @@ impl Writer {
     /// Those that end the agent: the store cannot be opened, or the disk failed.
     /// Whoever waits for a record gets [`Error::Closed`] or the error itself.
     pub async fn run(mut self, mut asleep: bool) -> Result<()> {
-        // The replay has read up to here: a later store starts above it, also
-        // when the clock has stepped back.
-        let mut last_key = 0;
         loop {
             let mut first = None;
             if asleep {
@@ -110,15 +128,13 @@ impl Writer {
                     return Ok(());
                 }
             }
-            let Some(mut session) = self.open(&mut first).await? else {
+            let Some(session) = self.open(&mut first).await? else {
                 return Ok(());
             };
-            session.last_key = session.last_key.max(last_key);
             self.publish(session.lmdb.count()?);
-            let Some((how, reply)) = self.serve(&mut session, first).await? else {
+            let Some((session, how, reply)) = self.serve(session, first).await? else {
                 return Ok(());
             };
-            last_key = session.last_key;
             self.close(session, how)?;
             let _ = reply.send(true);
             if how != Close::Sleep {
@@ -146,31 +162,37 @@ impl Writer {
         Ok(())
     }
 
+    /// The store in a folder of the same name is another agent's.
+    fn check_in_place(&self) -> Result<()> {
+        self.base.check_in_place().map_err(|error| {
+            Error::CannotCreate(format!("folder {}: {error}", self.base.path().display()))
+        })
+    }
+
     /// Opens the store; while the disk has no room for one, records are refused
     /// with that reason and it is tried again. `None`: closed meanwhile.
     async fn open(&mut self, first: &mut Option<Command>) -> Result<Option<Session>> {
         loop {
-            // The store in a folder of the same name is another agent's.
-            self.base.check_in_place().map_err(|error| {
-                Error::CannotCreate(format!("folder {}: {error}", self.base.path().display()))
-            })?;
+            self.check_in_place()?;
             match open::open(self.base.path(), &self.events).await {
-                Ok((lmdb, id)) => {
-                    let last_key = lmdb.key_bounds()?.map_or(0, |(_, last)| last);
-                    return Ok(Some(Session {
-                        lmdb,
-                        id,
-                        last_key,
-                        commits: 0,
-                    }));
+                Ok(opened) => {
+                    let session = Session::new(opened);
+                    if let Some((_, last)) = session.lmdb.key_bounds()? {
+                        self.last_key = self.last_key.max(last);
+                    }
+                    return Ok(Some(session));
                 }
                 Err(full @ Error::Full(_)) => {
                     self.events
                         .emit("store_full", &[("error", (&full.to_string()).into())]);
-                    if let Some(Command::Insert { reply, .. }) = first.take() {
-                        let _ = reply.send(Err(full.clone()));
-                    }
-                    let refusing = self.refuse(&full);
+                    *first = match first.take() {
+                        Some(Command::Insert { reply, .. }) => {
+                            let _ = reply.send(Err(full.clone()));
+                            None
+                        }
+                        other => other,
+                    };
+                    let refusing = self.refuse(&full, first);
                     if let Ok(()) = timeout(FULL_RETRY, refusing).await {
                         return Ok(None);
                     }
@@ -180,8 +202,9 @@ impl Writer {
         }
     }
 
-    /// Refuses records for want of a store; ends when it is to be closed.
-    async fn refuse(&mut self, error: &Error) {
+    /// Refuses records for want of a store; ends when it is to be closed. Who
+    /// wants to read what is on disk waits for it as `first`.
+    async fn refuse(&mut self, error: &Error, first: &mut Option<Command>) {
         while let Some(command) = self.mail.recv().await {
             match command {
                 Command::Insert { reply, .. } => {
@@ -193,6 +216,9 @@ impl Writer {
                     if may_close {
                         return;
                     }
+                }
+                read @ Command::Read { .. } if open::has_data(self.base.path()) => {
+                    *first = Some(read);
                 }
                 other => answer_without_store(other),
             }
@@ -217,9 +243,9 @@ impl Writer {
     /// any more.
     async fn serve(
         &mut self,
-        session: &mut Session,
+        mut session: Session,
         mut first: Option<Command>,
-    ) -> Result<Option<(Close, oneshot::Sender<bool>)>> {
+    ) -> Result<Option<(Session, Close, oneshot::Sender<bool>)>> {
         loop {
             let next = match first.take() {
                 Some(command) => Some(command),
@@ -233,10 +259,14 @@ impl Writer {
             self.gather(&mut group).await;
             let last = group.last.take();
             let closing = matches!(last, Some(Command::Close { .. }));
-            self.commit(session, group, closing)?;
+            self.commit(&mut session, group, closing)?;
+            if session.lmdb.is_stuck() {
+                self.check_in_place()?;
+                session = session.reopen()?;
+            }
             match last {
                 Some(Command::Read { after, reply }) => {
-                    let _ = reply.send(self.read(session, after)?);
+                    let _ = reply.send(self.read(&session, after)?);
                 }
                 Some(Command::Details { reply }) => {
                     let _ = reply.send(details(&session.lmdb)?);
@@ -244,7 +274,7 @@ impl Writer {
                 Some(Command::Close { how, reply }) => {
                     let left = self.shared.status.borrow().count > 0 || !self.mail.is_empty();
                     if how == Close::Keep || !left {
-                        return Ok(Some((how, reply)));
+                        return Ok(Some((session, how, reply)));
                     }
                     let _ = reply.send(false);
                 }
@@ -285,9 +315,9 @@ impl Writer {
         let done = *self.shared.done();
         let wanted = !group.inserts.is_empty() || !group.flushes.is_empty() || closing;
         if wanted && (done.count > 0 || !group.inserts.is_empty()) {
-            let mut last_key = session.last_key;
+            let mut last_key = self.last_key;
             let result = session.lmdb.write(|lmdb, txn| {
-                last_key = session.last_key;
+                last_key = self.last_key;
                 for Insert { record, .. } in &group.inserts {
                     last_key = record::next_key(last_key, unix_nanos())
                         .ok_or(heed::Error::Mdb(heed::MdbError::KeyExist))?;
@@ -300,7 +330,7 @@ impl Writer {
             });
             match result {
                 Ok(()) => {
-                    session.last_key = last_key;
+                    self.last_key = last_key;
                     self.shared.done().count -= done.count;
                 }
                 Err(full @ Error::Full(_)) => self.turn_away(&mut group, &full),
@@ -315,7 +345,9 @@ impl Writer {
                 session.lmdb.return_pages();
             }
         }
-        self.publish(session.lmdb.count()?);
+        if !session.lmdb.is_stuck() {
+            self.publish(session.lmdb.count()?);
+        }
         for insert in group.inserts {
             let _ = insert.reply.send(Ok(()));
         }

@@ -1,0 +1,189 @@
+//! Keys, commits and the map of the store (spec 4).
+
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use echopost::proto::store::StoredRecord;
+use echopost::store::record;
+use rustix::process::Signal;
+use support::agent::Agent;
+use support::sender::{Sender, block_on};
+use support::server::MainServer;
+use support::{store, temp_folder, wait};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn records_of_a_clock_that_was_ahead_keep_their_place() {
+    // 2096: a clock that will have been set back when the agent starts.
+    let ahead = 3_976_214_400_000_000_000_u64;
+    let folder = temp_folder();
+    let encode = |key: u64, json: &str| {
+        let record = StoredRecord {
+            json_data: json.as_bytes().to_vec().into(),
+            received_at: key,
+            ..StoredRecord::default()
+        };
+        let mut value = vec![0; record::encoded_len(&record)];
+        record::encode(key, &record, &mut value);
+        (key, value)
+    };
+    store::put_raw(folder.path(), &[encode(ahead - 9, "1"), encode(ahead, "2")]);
+    let mut server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_answering();
+    let send = |agent: &Agent, json: &str| {
+        let answer = block_on(Sender::keeping(&agent.socket()).send(json, &[], ""));
+        answer.expect("an ack");
+    };
+    send(&agent, "3");
+    send(&agent, "4");
+    agent.sigkill();
+    let keys: Vec<u64> = store::records(folder.path()).iter().map(|r| r.0).collect();
+    assert_eq!(keys, [ahead - 9, ahead, ahead + 1, ahead + 2]);
+
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_answering();
+    send(&agent, "5");
+    server.up();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.delivered_json(), [b"1", b"2", b"3", b"4", b"5"]);
+    let keys: Vec<String> = server
+        .delivered()
+        .iter()
+        .map(|request| request.header("idempotency-key").expect("a key").to_owned())
+        .collect();
+    // The id that was in the store, then each key.
+    let id = "07".repeat(16);
+    let expected = [ahead - 9, ahead, ahead + 1, ahead + 2, ahead + 3];
+    assert_eq!(keys, expected.map(|key| format!("\"{id}-{key}\"")));
+}
+
+#[test]
+fn calls_that_arrive_together_share_a_commit() {
+    const IN_FLIGHT: usize = 64;
+    const CALLS: usize = 1920;
+    let folder = temp_folder();
+    let server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_answering();
+    block_on(async {
+        let senders: Vec<_> = (0..4)
+            .map(|_| Arc::new(Sender::keeping(&agent.socket())))
+            .collect();
+        let mut calls = JoinSet::new();
+        for lane in 0..IN_FLIGHT {
+            let sender = Arc::clone(&senders[lane % 4]);
+            calls.spawn(async move {
+                for _ in 0..CALLS / IN_FLIGHT {
+                    sender.send("{}", &[], "").await.expect("an ack");
+                }
+            });
+        }
+        calls.join_all().await;
+    });
+    agent.signal(Signal::TERM);
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(store::records(folder.path()).len(), CALLS);
+    let commits = store::commits(folder.path());
+    println!("{CALLS} calls, {commits} commits");
+    assert!(commits <= CALLS / 8, "{commits} commits for {CALLS} calls");
+    assert!(commits > CALLS / IN_FLIGHT / 8, "an ack before a commit?");
+}
+
+/// The agent where a process may have so many KiB of address space.
+fn start_within(kib: u64, folder: &std::path::Path, server: &MainServer) -> Agent {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -v \"$0\" && exec \"$@\""])
+        .arg(kib.to_string())
+        .arg(env!("CARGO_BIN_EXE_echopost"));
+    let mut agent = Agent::from_command(command, folder)
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_answering();
+    agent
+}
+
+/// Address space of an agent, in KiB, that has 256 MiB of it for its map.
+fn usual_address_space(server: &MainServer) -> u64 {
+    let folder = temp_folder();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_answering();
+    block_on(Sender::keeping(&agent.socket()).send("1", &[], "")).expect("an ack");
+    let path = format!("/proc/{}/status", agent.pid());
+    let status = std::fs::read_to_string(path).expect("the agent's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// Valid JSON of so many bytes that starts with a number.
+fn large(number: usize, bytes: usize) -> String {
+    format!("[{number},\"{}\"]", "x".repeat(bytes))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_map_grows_as_far_as_the_address_space_goes() {
+    const MIB: usize = 1 << 20;
+    let folder = temp_folder();
+    let mut server = MainServer::new_down();
+    // The map starts with a part of what it has, and has to grow by less than
+    // its own size.
+    let others = usual_address_space(&server) - 256 * 1024;
+    let kib = others + 100 * 1024;
+    let mut agent = start_within(kib, folder.path(), &server);
+    let mut acknowledged = 0;
+    let refusal = loop {
+        let size = [MIB, 4 * MIB - 200, 2 * MIB][acknowledged % 3];
+        match block_on(Sender::keeping(&agent.socket()).send(&large(acknowledged, size), &[], "")) {
+            Ok(_) => acknowledged += 1,
+            Err(status) => break status,
+        }
+    };
+    println!("{acknowledged} records");
+    assert!(agent.is_running(), "{refusal:?} {}", agent.stderr());
+    assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal:?}");
+    assert!(
+        refusal.message().contains("store full") && refusal.message().contains("address space"),
+        "{refusal:?}"
+    );
+    assert!(acknowledged >= 12, "only {acknowledged} records fit");
+
+    // What was acknowledged survives, also within the same limits.
+    agent.sigkill();
+    let mut agent = start_within(kib, folder.path(), &server);
+    let first = |json: &[u8]| -> usize {
+        let text = String::from_utf8_lossy(&json[1..8.min(json.len())]).into_owned();
+        let number = text.split(',').next().expect("a first part");
+        number.parse().expect("a number")
+    };
+    let still = block_on(Sender::keeping(&agent.socket()).send(&large(0, 4 * MIB - 200), &[], ""));
+    let still = still.expect_err("it was full before");
+    assert_eq!(still.code(), Code::ResourceExhausted, "{still:?}");
+    server.up();
+    // Deletes make room for further records while the agent goes on.
+    server.wait_delivered(acknowledged, DEADLINE);
+    wait::until(DEADLINE, "room again", || {
+        let json = large(acknowledged, MIB);
+        block_on(Sender::keeping(&agent.socket()).send(&json, &[], "")).is_ok()
+    });
+    agent.expect_exit(0, DEADLINE);
+    let mut delivered: Vec<usize> = server.delivered_json().iter().map(|j| first(j)).collect();
+    delivered.dedup();
+    assert_eq!(delivered, (0..=acknowledged).collect::<Vec<_>>());
+}
