@@ -1,18 +1,15 @@
 //! The store itself: LMDB through heed (spec 4), in its durable mode. Every
 //! call begins and ends its own transaction.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use heed::byteorder::BE;
 use heed::types::{Bytes as RawBytes, Str, U64};
-use heed::{
-    CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, PutFlags, RwTxn, WithoutTls,
-};
+use heed::{CommitOrAbort, Database, Env, MdbError, PutFlags, RwTxn, WithoutTls};
 
 use rustix::io::Errno;
 
@@ -23,7 +20,7 @@ use crate::limits::{
 };
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
-use crate::store::{pages, record, space};
+use crate::store::{env, pages, record, space};
 
 /// LMDB's data file in the store's folder.
 pub(super) const DATA_FILE: &str = "data.mdb";
@@ -89,10 +86,10 @@ impl Lmdb {
     /// [`Error::CannotCreate`], or [`Error::Full`] where a new store finds no
     /// room.
     pub fn open(folder: &Path) -> Result<(Lmdb, StoreId)> {
-        create_folder(folder)?;
+        env::create_folder(folder)?;
         let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let (env, map_size) = open_env(folder, MAP_START.max(length.saturating_mul(2)))?;
+        let (env, map_size) = env::open(folder, MAP_START.max(length.saturating_mul(2)))?;
         let txn = env.write_txn().map_err(failed)?;
         let (records, meta) = env
             .create_databases_and_commit(txn, |opener, txn| {
@@ -356,66 +353,5 @@ impl Lmdb {
             .map_err(|error| Error::DiskFailed(format!("store map: {error}")))?;
         self.map_size = size;
         Ok(())
-    }
-}
-
-fn create_folder(folder: &Path) -> Result<()> {
-    let describe = |error: &dyn std::fmt::Display| {
-        Error::CannotCreate(format!("store {}: {error}", folder.display()))
-    };
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if space::is_full(&error) => {
-            return Err(Error::Full(format!("disk full: {error}")));
-        }
-        Err(error) => return Err(describe(&error)),
-    }
-    let found = fs::symlink_metadata(folder).map_err(|error| describe(&error))?;
-    if !found.is_dir() {
-        return Err(describe(&"not a folder"));
-    }
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(describe(&"belongs to another user"));
-    }
-    Ok(())
-}
-
-/// Opens the environment with the largest map up to `size` that the address
-/// space allows.
-fn open_env(folder: &Path, size: usize) -> Result<(Env<WithoutTls>, usize)> {
-    let mut size = size.next_multiple_of(MAP_MIN);
-    while size / 2 >= MAP_MIN && !pages::has_address_space(size.saturating_add(ADDRESS_SPACE_LEFT))
-    {
-        size = (size / 2).next_multiple_of(MAP_MIN);
-    }
-    loop {
-        let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(size).max_dbs(4).max_readers(2);
-        // SAFETY: NO_LOCK: the instance lock keeps other agents away, and this
-        // type is the only one to write and runs on one thread.
-        // NO_READ_AHEAD changes nothing but the page cache.
-        unsafe { options.flags(EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD) };
-        // SAFETY: nobody else truncates or writes the file: the folder is 0700
-        // and the instance lock is held.
-        match unsafe { options.open(folder) } {
-            // It is larger where the store is.
-            Ok(env) => {
-                let size = env.info().map_size;
-                return Ok((env, size));
-            }
-            Err(heed::Error::Io(error))
-                if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= MAP_MIN =>
-            {
-                size = (size / 2).next_multiple_of(MAP_MIN);
-            }
-            Err(heed::Error::Io(error)) if space::is_full(&error) => {
-                return Err(Error::Full(format!("disk full: {error}")));
-            }
-            Err(error) => {
-                let folder = folder.display();
-                return Err(Error::CannotCreate(format!("store {folder}: {error}")));
-            }
-        }
     }
 }

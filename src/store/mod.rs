@@ -2,6 +2,8 @@
 //! everyone else holds a [`Handle`] to it.
 
 pub mod check;
+mod env;
+mod group;
 pub mod lmdb;
 pub mod open;
 mod pages;

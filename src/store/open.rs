@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tokio::task::yield_now;
 
 use crate::error::{Error, Result};
@@ -41,6 +42,9 @@ pub async fn open(base: &Path, events: &Events) -> Result<(Lmdb, StoreId)> {
     finish_carrying(base).map_err(|error| failed(base, &error))?;
     let clean = take_marker(&folder);
     let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
+    if !clean {
+        flush(&folder)?;
+    }
     let checked = !clean || length <= CHECK_ALWAYS_BELOW;
     if checked && let Verdict::Damaged(reason) = check(&folder).await? {
         replace(base, &reason, events).await?;
@@ -85,6 +89,18 @@ fn take_marker(folder: &Path) -> bool {
     let marked: Option<u64> = marked.and_then(|text| text.parse().ok());
     let length = fs::metadata(folder.join(DATA_FILE)).map(|file| file.len());
     fs::remove_file(marker).is_ok() && sync_folder(folder).is_ok() && marked == length.ok()
+}
+
+/// After a flush that failed, what a read shows is the page cache, not the disk
+/// (spec 4). Whoever was killed then left it to the next agent to find out.
+fn flush(folder: &Path) -> Result<()> {
+    match fs::File::open(folder.join(DATA_FILE)).and_then(|data| data.sync_data()) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Err(Error::DiskFailed(
+            format!("store {}: {error}", folder.display()),
+        )),
+        // What else it is, the check tells.
+        _ => Ok(()),
+    }
 }
 
 async fn check(folder: &Path) -> Result<Verdict> {

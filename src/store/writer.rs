@@ -5,14 +5,14 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::folder::Folder;
-use crate::limits::{COMMITS_PER_PAGE_RETURN, FULL_RETRY, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
-use crate::proto::store::StoredRecord;
+use crate::limits::{COMMITS_PER_PAGE_RETURN, FULL_RETRY};
+use crate::store::group::{Group, Insert};
 use crate::store::lmdb::{Lmdb, StoreId};
 use crate::store::space::Space;
 use crate::store::{Close, Command, Details, Done, Handle, Record, Shared, Status, open, record};
@@ -26,50 +26,6 @@ pub struct Writer {
     /// The newest key ever, over all stores of this life: replay goes on after
     /// what it has sent, also when the clock steps back between two stores.
     last_key: u64,
-}
-
-/// A record that waits for its commit.
-struct Insert {
-    record: StoredRecord,
-    _reserved: OwnedSemaphorePermit,
-    reply: oneshot::Sender<Result<()>>,
-}
-
-/// What one commit carries.
-#[derive(Default)]
-struct Group {
-    inserts: Vec<Insert>,
-    bytes: usize,
-    flushes: Vec<oneshot::Sender<()>>,
-    /// What ends the gathering: it is answered after the commit.
-    last: Option<Command>,
-}
-
-impl Group {
-    fn add(&mut self, command: Command) {
-        match command {
-            Command::Insert {
-                record,
-                reserved,
-                reply,
-            } => {
-                self.bytes += record::encoded_len(&record);
-                self.inserts.push(Insert {
-                    record,
-                    _reserved: reserved,
-                    reply,
-                });
-            }
-            Command::Flush { reply } => self.flushes.push(reply),
-            other => self.last = Some(other),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.last.is_none()
-            && self.inserts.len() < GROUP_RECORDS_MAX
-            && self.bytes < GROUP_BYTES_MAX
-    }
 }
 
 /// An open store and what the writer knows of it.

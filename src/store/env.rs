@@ -1,0 +1,80 @@
+//! LMDB's environment: its folder, its flags, its map.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use heed::{Env, EnvFlags, EnvOpenOptions, WithoutTls};
+
+use crate::error::{Error, Result};
+use crate::limits::{ADDRESS_SPACE_LEFT, MAP_MIN};
+use crate::store::{pages, space};
+
+/// Creates the store's folder, 0700, unless it is there and the agent's own.
+///
+/// # Errors
+/// [`Error::CannotCreate`], or [`Error::Full`] where there is no room for it.
+pub(super) fn create_folder(folder: &Path) -> Result<()> {
+    let describe = |error: &dyn std::fmt::Display| {
+        Error::CannotCreate(format!("store {}: {error}", folder.display()))
+    };
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if space::is_full(&error) => {
+            return Err(Error::Full(format!("disk full: {error}")));
+        }
+        Err(error) => return Err(describe(&error)),
+    }
+    let found = fs::symlink_metadata(folder).map_err(|error| describe(&error))?;
+    if !found.is_dir() {
+        return Err(describe(&"not a folder"));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(describe(&"belongs to another user"));
+    }
+    Ok(())
+}
+
+/// Opens the environment with the largest map up to `size` that the address
+/// space allows, and tells how large that is, in bytes.
+///
+/// # Errors
+/// [`Error::CannotCreate`], or [`Error::Full`] where there is no room for it.
+pub(super) fn open(folder: &Path, size: usize) -> Result<(Env<WithoutTls>, usize)> {
+    let mut size = size.next_multiple_of(MAP_MIN);
+    while size / 2 >= MAP_MIN && !pages::has_address_space(size.saturating_add(ADDRESS_SPACE_LEFT))
+    {
+        size = (size / 2).next_multiple_of(MAP_MIN);
+    }
+    loop {
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(size).max_dbs(4).max_readers(2);
+        // SAFETY: NO_LOCK: the instance lock keeps other agents away, and this
+        // type is the only one to write and runs on one thread.
+        // NO_READ_AHEAD changes nothing but the page cache.
+        unsafe { options.flags(EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD) };
+        // SAFETY: nobody else truncates or writes the file: the folder is 0700
+        // and the instance lock is held.
+        match unsafe { options.open(folder) } {
+            // It is larger where the store is.
+            Ok(env) => {
+                let size = env.info().map_size;
+                return Ok((env, size));
+            }
+            Err(heed::Error::Io(error))
+                if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= MAP_MIN =>
+            {
+                size = (size / 2).next_multiple_of(MAP_MIN);
+            }
+            Err(heed::Error::Io(error)) if space::is_full(&error) => {
+                return Err(Error::Full(format!("disk full: {error}")));
+            }
+            Err(error) => {
+                let folder = folder.display();
+                return Err(Error::CannotCreate(format!("store {folder}: {error}")));
+            }
+        }
+    }
+}
