@@ -32,19 +32,26 @@ pub const SMALL_BODIES_BUDGET: usize = 512 * KIB;
 /// Bytes that each call costs in the budget beyond its body: its task, its
 /// stream and its headers.
 pub const CALL_OVERHEAD: usize = 2 * KIB;
-/// Connections served at once; further ones wait in the listen backlog.
-pub const CONNECTIONS_MAX: usize = 64;
+/// Connections served at once; further ones wait in the listen backlog. A call
+/// takes about a millisecond, and the idle make room.
+pub const CONNECTIONS_MAX: usize = 32;
 /// Descriptors kept free of client connections: stdio, store, logs, lock,
 /// runtime, watcher, listener, the server and its resolver.
 pub const DESCRIPTORS_RESERVED: usize = 20;
 /// Calls in flight on one connection; clients queue further ones themselves.
 pub const STREAMS_MAX: u32 = 64;
 /// Bytes a client may send on a stream before the agent has asked for more. The
-/// first so many of a body are held without being reserved: all streams of all
-/// connections may begin one.
-pub const STREAM_WINDOW: u32 = 8 * KIB as u32;
-/// Bytes a client may send on a connection before the agent has asked for more.
-pub const CONNECTION_WINDOW: u32 = 64 * KIB as u32;
+/// first so many of a body are held without being reserved. Not below a third of
+/// HTTP/2's initial 65,535: of what a client sends before it has seen the agent's
+/// SETTINGS, h2 gives back nothing below that, and a smaller window would then
+/// stay shut for ever.
+pub const STREAM_WINDOW: u32 = 24 * KIB as u32;
+const _: () = assert!(STREAM_WINDOW > 65_535 / 3);
+/// Bytes a client may send on a connection before the agent has asked for more:
+/// calls that wait for the budget fill their stream's window, and must leave room
+/// for the one that has its share. gRPC clients put all their channels to one
+/// socket on one connection.
+pub const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 /// Bytes of the headers of one call, decoded.
 pub const HEADER_LIST_MAX: u32 = 16 * KIB as u32;
 /// Bytes of the header block of one call as it comes over the wire. More than
@@ -61,7 +68,7 @@ pub const BODY_STALL: Duration = Duration::from_secs(5);
 pub const BODY_LOOK: Duration = Duration::from_millis(500);
 /// Bytes that count as progress: some windows, which a client fills at once
 /// unless it means not to.
-pub const BODY_PROGRESS_MIN: usize = 8 * STREAM_WINDOW as usize;
+pub const BODY_PROGRESS_MIN: usize = 2 * STREAM_WINDOW as usize;
 /// A connection whose preface or header block is not finished by then is dropped.
 pub const HEADER_STALL: Duration = Duration::from_secs(5);
 /// A connection is spared for this long after its last call when others wait

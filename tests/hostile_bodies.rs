@@ -4,13 +4,21 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use echopost::limits::STREAM_WINDOW;
 use support::hostile::{Frame, Got, Raw, call, message, prefixed, promise, whole_call};
 use support::sender::{Sender, block_on};
 use support::siege::{Siege, honest, honest_with};
 use support::wire::{DATA, END_STREAM, HEADERS, frame};
+
+/// Frame types and a flag of RFC 9113 section 6.
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+const PING: u8 = 6;
+const ACK: u8 = 1;
 
 const LARGE: usize = 4_000_000;
 /// BODY_STALL, and what a busy machine may add.
@@ -141,12 +149,40 @@ fn many_large_records_at_once_are_all_taken() {
 }
 
 /// Small on the wire, large once decoded.
+/// gRPC clients put all their channels to one socket on one connection: the
+/// calls that wait must leave room in its window for the one that is served.
+#[test]
+fn large_records_that_share_a_connection_wait_for_each_other() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    for (calls, size) in [
+        (64, 200_000),
+        (16, 600_000),
+        (12, 1_500_000),
+        (24, 3_900_000),
+    ] {
+        let json = format!("\"{}\"", "x".repeat(size));
+        let sender = Arc::new(Sender::keeping(&socket));
+        let answers = block_on(async {
+            let mut set = tokio::task::JoinSet::new();
+            for _ in 0..calls {
+                let (sender, json) = (Arc::clone(&sender), json.clone());
+                set.spawn(async move { sender.send(&json, &["p"], "k").await });
+            }
+            set.join_all().await
+        });
+        for answer in answers {
+            assert!(answer.expect("stored").success, "{calls} of {size}");
+        }
+    }
+}
+
 #[test]
 fn a_message_of_two_million_pipelines_is_refused() {
     let siege = Siege::start();
     let body = prefixed(&[0x12, 0x00].repeat(2_000_000));
     let mut raw = Raw::open(&siege.socket());
-    let mut rest = send_body(&mut raw, 1, &body);
+    let mut rest = send_body(&mut raw, 1, &body, 0);
     let answer = rest
         .take()
         .unwrap_or_else(|| wait_answer(&mut raw, 1, PROMPT));
@@ -156,34 +192,74 @@ fn a_message_of_two_million_pipelines_is_refused() {
     siege.honest(PROMPT);
 }
 
-/// Sends a call with a body within the windows; an answer that came meanwhile.
-fn send_body(raw: &mut Raw, stream: u32, body: &[u8]) -> Option<Frame> {
+/// Sends a call with a body within the windows, `early` bytes of it before the
+/// agent's SETTINGS are looked at; an answer that came meanwhile.
+fn send_body(raw: &mut Raw, stream: u32, body: &[u8], early: usize) -> Option<Frame> {
+    // RFC 9113 6.9.2: what every connection begins with.
+    let (mut connection, mut own) = (65_535_i64, 65_535_i64);
+    let mut sent = 0;
+    let mut send = |raw: &mut Raw, length: usize| {
+        let flags = match sent + length == body.len() {
+            true => END_STREAM,
+            false => 0,
+        };
+        raw.send(&frame(DATA, flags, stream, &body[sent..sent + length]));
+        sent += length;
+        body.len() - sent
+    };
     raw.send(&call(stream, b"", 0));
-    // RFC 9113 6.9.2, and never more than the agent's smallest.
-    let (mut connection, mut own) = (32 * 1024_usize, 32 * 1024_usize);
-    let mut rest = body;
-    while !rest.is_empty() {
-        let length = rest.len().min(connection).min(own).min(16 * 1024);
-        if length == 0 {
-            match raw.next(DROPPED) {
-                Got::Frame(frame) if frame.kind == 8 => {
-                    let more = u32::from_be_bytes(frame.payload[..4].try_into().unwrap());
-                    match frame.stream {
-                        0 => connection += more as usize,
-                        _ => own += more as usize,
-                    }
-                }
-                Got::Frame(frame) if frame.kind == HEADERS => return Some(frame),
-                Got::Frame(_) => {}
-                other => panic!("no window: {other:?}"),
-            }
+    let mut left = body.len();
+    for part in [early.min(16_384), early.saturating_sub(16_384)] {
+        left = if part > 0 { send(raw, part) } else { left };
+    }
+    (connection, own) = (connection - early as i64, own - early as i64);
+    // Some round trips later the agent has taken in what it has.
+    let (mut round_trips, mut settled) = (0, false);
+    raw.send(&frame(PING, 0, 0, &[0; 8]));
+    while left > 0 {
+        let length = connection.min(own).min(16_384).min(left as i64);
+        if settled && length > 0 {
+            left = send(raw, length as usize);
+            (connection, own) = (connection - length, own - length);
             continue;
         }
-        let (part, after) = rest.split_at(length);
-        rest = after;
-        (connection, own) = (connection - length, own - length);
-        let flags = if rest.is_empty() { END_STREAM } else { 0 };
-        raw.send(&frame(DATA, flags, stream, part));
+        match raw.next(PROMPT) {
+            Got::Frame(got) if got.kind == PING && round_trips < 3 => {
+                round_trips += 1;
+                raw.send(&frame(PING, 0, 0, &[0; 8]));
+            }
+            Got::Frame(got) if got.kind == PING && !settled => {
+                raw.send(&frame(SETTINGS, ACK, 0, b""));
+                own += i64::from(STREAM_WINDOW) - 65_535;
+                settled = true;
+            }
+            Got::Frame(got) if got.kind == WINDOW_UPDATE => {
+                let more = u32::from_be_bytes(got.payload[..4].try_into().unwrap());
+                match got.stream {
+                    0 => connection += i64::from(more),
+                    _ => own += i64::from(more),
+                }
+            }
+            Got::Frame(frame) if frame.kind == HEADERS => return Some(frame),
+            Got::Frame(_) => {}
+            other => panic!("no window after {early} early bytes: {other:?}"),
+        }
     }
     None
+}
+
+/// h2 gives nothing back for little data that came before the client knew the
+/// agent's window; that window must then still be open.
+#[test]
+fn what_comes_before_the_settings_are_known_shuts_no_window() {
+    let siege = Siege::start();
+    let body = message(&format!("\"{}\"", "x".repeat(100_000)));
+    for early in [0, 1, 5_000, 10_000, 16_384, 20_000, 21_844, 24_000, 32_000] {
+        let mut raw = Raw::open(&siege.socket());
+        let mut answer = send_body(&mut raw, 1, &body, early);
+        let answer = answer
+            .take()
+            .unwrap_or_else(|| wait_answer(&mut raw, 1, PROMPT));
+        assert!(!status_alone(&answer), "{early}: {answer:?}");
+    }
 }

@@ -23,7 +23,7 @@ const PEAK_KIB: u64 = 32 * 1024;
 /// What the agent allows: STREAMS_MAX.
 const STREAMS: u32 = 64;
 /// Of CONNECTIONS_MAX, so that an honest client finds a place.
-const CONNECTIONS: usize = 56;
+const CONNECTIONS: usize = 28;
 
 const WINDOW_UPDATE: u8 = 8;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
