@@ -1,7 +1,7 @@
 //! The base folder (spec 2): the instance lock, the status flag, the sessions.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -134,8 +134,9 @@ impl Folder {
         self.path.join(GO_STORE).is_dir()
     }
 
-    /// Removes all sessions but the newest [`SESSIONS_KEPT`] and those that hold
-    /// records set aside.
+    /// Makes room for another session: removes all but the newest, so that
+    /// [`SESSIONS_KEPT`] are left with that one, and those that hold records set
+    /// aside.
     pub fn prune_sessions(&self) {
         let Ok(entries) = fs::read_dir(&self.path) else {
             return;
@@ -153,7 +154,7 @@ impl Folder {
             .collect();
         // The names sort by time.
         sessions.sort_unstable();
-        let old = sessions.len().saturating_sub(SESSIONS_KEPT);
+        let old = sessions.len().saturating_sub(SESSIONS_KEPT - 1);
         for session in sessions.into_iter().take(old) {
             let set_aside = fs::metadata(session.join(FAILURE_LOG));
             if set_aside.map_or(true, |file| file.len() == 0) {
@@ -174,15 +175,9 @@ impl Session {
     /// Names `session-<start>`; a second run in the same second gets a suffix.
     #[must_use]
     pub fn new(folder: &Folder, start: SystemTime) -> Session {
-        let seconds: String = rfc3339(start).chars().take(19).collect();
-        let name = format!("{SESSION_PREFIX}{}Z", seconds.replace(':', "-"));
-        let mut path = folder.path.join(&name);
-        let mut suffix = 1;
-        while path.symlink_metadata().is_ok() {
-            suffix += 1;
-            path = folder.path.join(format!("{name}-{suffix}"));
+        Session {
+            path: name_with_time(&folder.path, SESSION_PREFIX, start),
         }
-        Session { path }
     }
 
     /// Opens `agent.log`.
@@ -216,12 +211,40 @@ impl Session {
         Ok(file)
     }
 
+    /// Keeps a stored value that fails its checksum, as it is, in a file of its
+    /// own: `damaged-<key>`. It may hold an API key, so it is no log.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn keep_damaged(&self, key: u64, value: &[u8]) -> io::Result<()> {
+        let mut file = self.log(&format!("damaged-{key}"))?;
+        file.set_len(0)?;
+        file.write_all(value)?;
+        file.sync_all()?;
+        sync_folder(&self.path)
+    }
+
     fn log(&self, name: &str) -> io::Result<File> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => create_private(&self.path.join(name), true),
         }
     }
+}
+
+/// A name in `folder` that is free: `prefix` and the time in UTC to the second,
+/// as `2006-01-02T15-04-05Z`, with a suffix where that exists.
+#[must_use]
+pub fn name_with_time(folder: &Path, prefix: &str, time: SystemTime) -> PathBuf {
+    let seconds: String = rfc3339(time).chars().take(19).collect();
+    let name = format!("{prefix}{}Z", seconds.replace(':', "-"));
+    let mut path = folder.join(&name);
+    let mut suffix = 1;
+    while path.symlink_metadata().is_ok() {
+        suffix += 1;
+        path = folder.join(format!("{name}-{suffix}"));
+    }
+    path
 }
 
 /// Makes the names in a folder survive a power cut.

@@ -236,6 +236,9 @@ impl Replayer {
     }
 
     fn log_failure(&mut self, record: &Record, why: &Refusal) -> std::io::Result<()> {
+        if let Err(value) = &record.content {
+            self.session.keep_damaged(record.key, value)?;
+        }
         let mut log = match self.failure_log.take() {
             Some(log) if log.metadata()?.nlink() > 0 => log,
             // The first record set aside, or somebody removed the log: what goes

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use prost::Message;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::events::{now_rfc3339, rfc3339};
@@ -50,16 +52,12 @@ pub fn append(log: &mut File, record: &Record, refusal: &Refusal) -> io::Result<
 /// A record's line, without its end.
 #[must_use]
 pub fn line(record: &Record, refusal: &Refusal) -> String {
-    // What fails its checksum may still tell most of the story.
-    let salvaged;
+    let readable;
     let content = match &record.content {
         Ok(content) => content,
         Err(raw) => {
-            salvaged = StoredRecord::decode(raw.clone()).unwrap_or_else(|_| StoredRecord {
-                json_data: raw.clone(),
-                ..StoredRecord::default()
-            });
-            &salvaged
+            readable = readable_part(raw);
+            &readable
         }
     };
     let received_at = UNIX_EPOCH
@@ -85,6 +83,23 @@ pub fn line(record: &Record, refusal: &Refusal) -> String {
     Value::Object(fields).to_string()
 }
 
+/// Of a value that fails its checksum, what may be shown: where a tag is
+/// garbled, any field can hold the API key, but no key is a JSON object.
+fn readable_part(raw: &Bytes) -> StoredRecord {
+    let decoded = StoredRecord::decode(raw.clone()).unwrap_or_default();
+    let is_object = decoded.json_data.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<IgnoredAny>(&decoded.json_data).is_ok();
+    StoredRecord {
+        json_data: if is_object {
+            decoded.json_data
+        } else {
+            Bytes::new()
+        },
+        received_at: decoded.received_at,
+        ..StoredRecord::default()
+    }
+}
+
 /// `text` with the key masked, should the server have quoted it. A text that
 /// reaches `limit` bytes was cut there, maybe in the middle of the key.
 pub(super) fn without(text: &str, api_key: &str, limit: usize) -> String {
@@ -108,7 +123,6 @@ pub(super) fn without(text: &str, api_key: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn record() -> Record {
         Record {
@@ -170,18 +184,36 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_kept_as_far_as_it_can_be_read() {
+    fn of_a_damaged_record_only_a_json_object_is_shown() {
         let refusal = Refusal {
             status: None,
             answer: b"checksum",
             api_key: "",
         };
-        let mut damaged = record();
-        damaged.content = Err(Bytes::from_static(b"\xff\xffnot protobuf"));
-        let line = parsed(&damaged, &refusal);
-        assert_eq!(line["json_data"], "\u{fffd}\u{fffd}not protobuf");
-        assert_eq!(line["status"], Value::Null);
-        assert_eq!(line["intact"], false);
+        let whole = record().content.unwrap().encode_to_vec();
+        let json = whole.windows(4).position(|at| at == b"1e40").unwrap();
+        let key = whole.windows(6).position(|at| at == b"secret").unwrap() - 2;
+        let with = |at: usize, byte: u8| {
+            let mut value = whole.clone();
+            value[at] = byte;
+            Bytes::from(value)
+        };
+        for (value, shown) in [
+            (with(json, b'2'), "{\"n\": 2e400,\"t\":\"ü\\n\"}"),
+            (with(json, b'x'), ""),
+            // The key's tag has become another field's.
+            (with(key, 0x0a), ""),
+            (with(key, 0x12), "{\"n\": 1e400,\"t\":\"ü\\n\"}"),
+            (with(key, 0x2a), "{\"n\": 1e400,\"t\":\"ü\\n\"}"),
+            (Bytes::from_static(b"\xff\xffsecret"), ""),
+        ] {
+            let mut damaged = record();
+            damaged.content = Err(value);
+            let line = parsed(&damaged, &refusal);
+            assert_eq!(line["json_data"], shown);
+            assert_eq!(line["status"], Value::Null);
+            assert_eq!(line["intact"], false);
+        }
     }
 
     #[test]
