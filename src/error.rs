@@ -25,8 +25,6 @@ pub enum Error {
     Full(String),
     /// The store takes no more calls: the agent is on its way out.
     Closed,
-    /// The main server gave no readable answer: try again later.
-    Unreachable(String),
 }
 
 impl Error {
@@ -37,7 +35,7 @@ impl Error {
             Error::Usage(_) => EXIT_USAGE,
             Error::CannotCreate(_) => EXIT_CANNOT_CREATE,
             Error::DiskFailed(_) | Error::Full(_) => EXIT_DISK_FAILED,
-            Error::Closed | Error::Unreachable(_) => EXIT_OK,
+            Error::Closed => EXIT_OK,
         }
     }
 }
@@ -48,8 +46,7 @@ impl fmt::Display for Error {
             Error::Usage(why)
             | Error::CannotCreate(why)
             | Error::DiskFailed(why)
-            | Error::Full(why)
-            | Error::Unreachable(why) => f.write_str(why),
+            | Error::Full(why) => f.write_str(why),
             Error::Closed => f.write_str("the agent is leaving and takes no more records"),
         }
     }

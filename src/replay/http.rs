@@ -113,12 +113,6 @@ impl Client {
         }
     }
 
-    /// Where this client sends to.
-    #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
     /// Asks whether the main server is healthy (spec 5.2).
     pub async fn probe(&mut self) -> Probe {
         let limit = self.timeouts.probe;
@@ -245,10 +239,6 @@ fn header(name: &str, text: &str) -> Result<HeaderValue, Failure> {
 /// A `Location` as an event may print it.
 fn shown(location: &str) -> String {
     let mut masked = mask(location);
-    let mut end = masked.len().min(LOCATION_KEPT);
-    while !masked.is_char_boundary(end) {
-        end -= 1;
-    }
-    masked.truncate(end);
+    masked.truncate(masked.floor_char_boundary(LOCATION_KEPT));
     masked
 }

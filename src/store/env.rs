@@ -27,14 +27,26 @@ pub(super) fn create_folder(folder: &Path) -> Result<()> {
         }
         Err(error) => return Err(describe(&error)),
     }
-    let found = fs::symlink_metadata(folder).map_err(|error| describe(&error))?;
-    if !found.is_dir() {
-        return Err(describe(&"not a folder"));
-    }
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(describe(&"belongs to another user"));
-    }
-    Ok(())
+    check_own(folder)
+}
+
+/// Makes sure that nothing another user has placed is taken for a store
+/// (spec 7); that there is none is fine.
+///
+/// # Errors
+/// [`Error::CannotCreate`] for a link, and for what belongs to somebody else.
+pub(super) fn check_own(folder: &Path) -> Result<()> {
+    let why = match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => error.to_string(),
+        Ok(found) if found.file_type().is_symlink() => "is a link, which is not followed".into(),
+        Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
+            "belongs to another user".into()
+        }
+        Ok(_) => return Ok(()),
+    };
+    let folder = folder.display();
+    Err(Error::CannotCreate(format!("store {folder}: {why}")))
 }
 
 /// Opens the environment with the largest map up to `size` that the address

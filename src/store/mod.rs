@@ -36,7 +36,7 @@ pub struct Record {
 /// What the store holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
-    /// False until it is open for the first time.
+    /// False until it is known what an earlier agent left.
     pub open: bool,
     /// Records that are neither delivered nor set aside.
     pub count: u64,

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,17 +11,20 @@ use rustix::io::Errno;
 use tokio::task::yield_now;
 
 use crate::error::{Error, Result};
-use crate::events::{Events, rfc3339};
-use crate::folder::sync_folder;
+use crate::events::Events;
+use crate::folder::{name_with_time, sync_folder};
 use crate::limits::{CHECK_ALWAYS_BELOW, CHECK_PAGES_PER_TURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
 use crate::store::check::{Check, Salvage, Step, Verdict};
 use crate::store::lmdb::{DATA_FILE, Lmdb, StoreId};
-use crate::store::record;
+use crate::store::space::{self, Space};
+use crate::store::{env, record};
 
 /// The store's folder in the base folder.
 const STORE_NAME: &str = "lmdb";
 /// Where a damaged store's records are carried to, until it takes its place.
 const NEW_NAME: &str = "lmdb.new";
+/// A damaged store, with the time it was set aside.
+const DAMAGED_PREFIX: &str = "lmdb.damaged-";
 /// A file in the store's folder that tells a clean end. It holds the length that
 /// the data file had then, in decimal.
 const CLEAN_MARKER: &str = "clean";
@@ -39,6 +42,8 @@ pub fn has_data(base: &Path) -> bool {
 /// [`Error::CannotCreate`], [`Error::Full`] or [`Error::DiskFailed`].
 pub async fn open(base: &Path, events: &Events) -> Result<(Lmdb, StoreId)> {
     let folder = base.join(STORE_NAME);
+    env::check_own(&folder)?;
+    env::check_own(&base.join(NEW_NAME))?;
     finish_carrying(base).map_err(|error| failed(base, &error))?;
     let clean = take_marker(&folder);
     let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
@@ -133,6 +138,13 @@ fn finish_carrying(base: &Path) -> io::Result<()> {
 /// can still be read.
 async fn replace(base: &Path, reason: &str, events: &Events) -> Result<()> {
     let (folder, new) = (base.join(STORE_NAME), base.join(NEW_NAME));
+    let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
+    if let Ok(file) = fs::File::open(base)
+        && let Some(space) = Space::of(&file)
+    {
+        // The new store is no larger than the old one.
+        space.admit(length / 2)?;
+    }
     let carried = match carry(&folder, &new).await {
         Ok(carried) => carried,
         Err(error) => {
@@ -141,7 +153,7 @@ async fn replace(base: &Path, reason: &str, events: &Events) -> Result<()> {
             return Err(error);
         }
     };
-    let aside = aside_name(base);
+    let aside = name_with_time(base, DAMAGED_PREFIX, SystemTime::now());
     let moved = mark_clean(&new)
         .and_then(|()| fs::rename(&folder, &aside))
         .and_then(|()| fs::rename(&new, &folder))
@@ -221,24 +233,10 @@ async fn carry(from: &Path, to: &Path) -> Result<Carried> {
     Ok(Carried { salvage, records })
 }
 
-/// `lmdb.damaged-<time>`, with a suffix where that exists.
-fn aside_name(base: &Path) -> PathBuf {
-    let time: String = rfc3339(SystemTime::now()).chars().take(19).collect();
-    let name = format!("{STORE_NAME}.damaged-{}Z", time.replace(':', "-"));
-    let mut path = base.join(&name);
-    let mut suffix = 1;
-    while path.symlink_metadata().is_ok() {
-        suffix += 1;
-        path = base.join(format!("{name}-{suffix}"));
-    }
-    path
-}
-
 fn failed(base: &Path, error: &io::Error) -> Error {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
     let why = format!("store in {}: {error}", base.display());
-    match error.kind() {
-        StorageFull | QuotaExceeded => Error::Full(why),
-        _ => Error::CannotCreate(why),
+    match space::is_full(error) {
+        true => Error::Full(why),
+        false => Error::CannotCreate(why),
     }
 }

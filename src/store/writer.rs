@@ -167,7 +167,8 @@ impl Writer {
                     let _ = reply.send(Err(error.clone()));
                 }
                 Command::Close { how, reply } => {
-                    let may_close = how == Close::Keep || !open::has_data(self.base.path());
+                    let empty = !open::has_data(self.base.path());
+                    let may_close = how == Close::Keep || (how == Close::Remove && empty);
                     let _ = reply.send(may_close);
                     if may_close {
                         return;
