@@ -90,7 +90,10 @@ pub fn parse(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -
         return Ok(Command::Version);
     }
     if let Some(unknown) = unknown {
-        return Err(usage(&unknown.to_string_lossy(), "is not a flag"));
+        // What is behind `=` may be a key.
+        let unknown = unknown.to_string_lossy();
+        let name = unknown.split('=').next().unwrap_or_default();
+        return Err(usage(name, "is not a flag"));
     }
 
     let folder = folder.map_or_else(|| PathBuf::from(DEFAULT_FOLDER), PathBuf::from);

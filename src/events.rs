@@ -21,6 +21,8 @@ pub enum Value<'a> {
     Number(u64),
     /// Yes or no.
     Flag(bool),
+    /// Not known.
+    Null,
 }
 
 impl<'a> From<&'a str> for Value<'a> {
@@ -38,6 +40,12 @@ impl<'a> From<&'a String> for Value<'a> {
 impl From<u64> for Value<'_> {
     fn from(number: u64) -> Self {
         Value::Number(number)
+    }
+}
+
+impl From<Option<u64>> for Value<'_> {
+    fn from(number: Option<u64>) -> Self {
+        number.map_or(Value::Null, Value::Number)
     }
 }
 
@@ -143,6 +151,7 @@ fn push_field(line: &mut String, name: &str, value: Value, room: usize) {
     match value {
         Value::Text(text) => push_text(line, text, room),
         Value::Number(number) => line.push_str(&number.to_string()),
+        Value::Null => line.push_str("null"),
         Value::Flag(flag) => line.push_str(if flag { "true" } else { "false" }),
     }
 }

@@ -69,6 +69,8 @@ fn a_wrong_command_line_is_one_line_that_names_the_flag() {
     // A password does not show.
     let args = ["-health-url", "http://user:secret@host:x"];
     assert!(!refused(cwd.path(), &args, 64).contains("secret"));
+    let mistyped = ["--api_key=secret"];
+    assert!(!refused(cwd.path(), &mistyped, 64).contains("secret"));
 }
 
 #[test]

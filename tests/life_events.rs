@@ -235,6 +235,7 @@ fn naps(pid: u32) -> u64 {
 fn in_standby_it_sleeps_without_a_store_and_wakes_with_a_record() {
     let folder = temp_folder();
     let mut server = MainServer::new_up();
+    fs::write(folder.path().join("agent-status.lock"), "").expect("a crash's flag");
     let mut agent = Agent::builder(folder.path())
         .health_url(&server.url())
         .arg("-standby")

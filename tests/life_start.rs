@@ -231,6 +231,45 @@ fn the_newest_ten_sessions_stay_and_those_with_records_set_aside() {
 }
 
 #[test]
+fn its_own_session_stays_when_the_others_are_from_the_future() {
+    let folder = temp_folder();
+    for day in 1..=12 {
+        let name = format!("session-2999-01-{day:02}T00-00-00Z");
+        fs::create_dir(folder.path().join(name)).expect("a session");
+    }
+    let server = MainServer::new_down();
+    let agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    let sessions = fs::read_dir(folder.path()).expect("the folder").flatten();
+    let mut own = sessions.filter(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.starts_with("session-") && !name.starts_with("session-2999")
+    });
+    let own = own.next().expect("its own session").path();
+    assert!(own.join("agent.log").is_file());
+}
+
+#[test]
+fn a_store_behind_a_link_is_not_touched() {
+    let (folder, victim) = (temp_folder(), temp_folder());
+    fs::write(victim.path().join("clean"), "mine").expect("a file");
+    let store = folder.path().join("lmdb");
+    std::os::unix::fs::symlink(victim.path(), &store).expect("a link");
+    let server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.expect_exit(73, DEADLINE);
+    assert!(agent.stderr().contains("is a link"), "{}", agent.stderr());
+    assert_eq!(
+        fs::read(victim.path().join("clean")).expect("the file"),
+        b"mine"
+    );
+}
+
+#[test]
 fn of_agents_that_start_together_one_serves_and_the_others_leave() {
     let server = MainServer::new_down();
     for round in 0..10 {

@@ -78,8 +78,12 @@ impl Door {
         }
         self.folder.check_in_place()?;
         let (socket, listener) = Socket::bind(self.folder.path())?;
+        if let Err(error) = self.server.listen(listener) {
+            // A file with nobody behind it would be worse than none.
+            socket.remove();
+            return Err(error);
+        }
         self.socket = Some(socket);
-        self.server.listen(listener)?;
         Ok(true)
     }
 

@@ -5,8 +5,11 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 
 use crate::error::{Error, Result};
 use crate::limits::LISTEN_BACKLOG;
@@ -43,10 +46,17 @@ pub fn check_path(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// True when something accepts connections at this folder's socket.
+/// True when something accepts connections at this folder's socket; found out
+/// without waiting for it.
 #[must_use]
 pub fn answers(folder: &Path) -> bool {
-    UnixStream::connect(path_in(folder)).is_ok()
+    let connected = SocketAddrUnix::new(path_in(folder)).and_then(|address| {
+        let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        ioctl_fionbio(&socket, true)?;
+        connect(&socket, &address)
+    });
+    // AGAIN: somebody listens, and has more clients waiting than it may.
+    matches!(connected, Ok(()) | Err(Errno::AGAIN))
 }
 
 /// The agent's own socket file and what listens behind it.
@@ -69,6 +79,7 @@ impl Socket {
         // Before anything is made: the watch would wake for it and try again.
         check_free(&path)?;
         let hidden = folder.join(HIDDEN_NAME);
+        check_free(&hidden)?;
         match fs::remove_file(&hidden) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -178,6 +189,22 @@ mod tests {
         ] {
             assert_eq!(socket_mode(0o40000 | folder), socket, "{folder:o}");
         }
+    }
+
+    #[test]
+    fn whoever_listens_answers_also_behind_a_full_backlog() {
+        let folder = std::env::temp_dir().join(format!("answers-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        assert!(!answers(&folder));
+        let listener = UnixListener::bind(path_in(&folder)).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        // Each is left in the backlog; a connect that waited would never return.
+        for _ in 0..4 {
+            assert!(answers(&folder));
+        }
+        drop(listener);
+        assert!(!answers(&folder), "stale");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -56,6 +56,8 @@ impl Life {
     pub async fn run(&mut self, mut asleep: bool) -> Result<()> {
         loop {
             if asleep {
+                // One from a crash, too.
+                self.folder.lower_flag();
                 self.events.emit("standby", &[]);
                 self.store.wait_for(|status| status.count > 0).await;
             }
@@ -115,8 +117,8 @@ impl Life {
 
     /// Says once a phase why the agent buffers.
     fn tell_unhealthy(&self, why: &str, told: &mut bool) {
-        if !std::mem::replace(told, true) {
-            self.events.emit(
+        if !*told {
+            *told = self.events.try_emit(
                 "main_unhealthy_accepting_logs",
                 &[
                     ("error", why.into()),
@@ -143,8 +145,13 @@ impl Life {
                 return Ok(Calm::Unhealthy);
             }
             // The probe took its time: somebody may have come meanwhile.
-            if self.until_leaving().is_zero() && self.try_to_leave().await? {
-                return Ok(Calm::Closed);
+            if self.until_leaving().is_zero() {
+                if self.try_to_leave().await? {
+                    return Ok(Calm::Closed);
+                }
+                // Whatever was in the way may still be: no hot loop.
+                let records = self.store.wait_for(|status| status.count > 0);
+                let _ = timeout(LEAVE_QUIET, records).await;
             }
         }
     }

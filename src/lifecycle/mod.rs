@@ -94,12 +94,12 @@ async fn serve(
     let asleep = config.standby && !store::open::has_data(folder.path());
     let mut writing = tokio::spawn(writer.run(asleep));
 
+    folder.prune_sessions();
     let session = Session::new(folder, SystemTime::now());
     if let Ok(log) = session.agent_log() {
         events.log_to(log);
     }
     announce(&config, folder, events);
-    folder.prune_sessions();
     tokio::spawn(doorway.clone().watch(events.clone()));
     tokio::spawn(progress(Arc::clone(folder), events.clone(), store.clone()));
     let replayer = Replayer::new(
@@ -204,7 +204,9 @@ fn summarise(life: &Life, end: &End, start: Instant) {
         End::Failed(error) => error.to_string(),
     };
     let (delivered, set_aside) = life.replayer.totals();
-    let left = life.store.status().count;
+    let status = life.store.status();
+    // Before the store is open nobody knows.
+    let left = status.open.then_some(status.count);
     life.events.emit(
         "agent_stopped",
         &[
