@@ -160,7 +160,7 @@ fn a_connection_for_each_call_leaves_nothing_behind() {
     let look = || (siege.agent.rss_kib(), siege.agent.descriptors());
     let (mut early, mut sent) = ((None, None), 0);
     block_on(async {
-        for n in 0..3000 {
+        for n in 0..10_000 {
             let answer = sender.send(r#"{"level":"info"}"#, &["p"], "k").await;
             assert!(answer.expect("stored").success);
             sent += 1;

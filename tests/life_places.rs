@@ -1,0 +1,118 @@
+//! Folders that are not the agent's to write, and surroundings with little in
+//! them (spec 1, 5.1, 7): a clear error and its exit code, or a life as always.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::time::Duration;
+
+use support::agent::{Agent, names_in};
+use support::sender::{Sender, block_on};
+use support::server::MainServer;
+use support::temp_folder;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Some user who is neither root nor the tester.
+const STRANGER: u32 = 54_321;
+
+fn is_root() -> bool {
+    let own = temp_folder();
+    fs::metadata(own.path()).expect("the folder").uid() == 0
+}
+
+/// One line that names the folder.
+fn says_one_line(agent: &Agent, folder: &std::path::Path) {
+    let stderr = agent.stderr();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(&*folder.to_string_lossy()), "{stderr}");
+}
+
+#[test]
+fn a_read_only_folder_is_a_clear_error() {
+    let folder = temp_folder();
+    let server = MainServer::new_down();
+    // Root writes where the mode forbids it, but not on a read-only mount.
+    let script = match is_root() {
+        true => format!(
+            "unshare -m sh -c 'mount --make-rprivate / && mount -t tmpfs -o ro none \"{}\" && \
+             exec \"$0\" \"$@\"' \"$0\" \"$@\"",
+            folder.path().display()
+        ),
+        false => {
+            let mode = fs::Permissions::from_mode(0o500);
+            fs::set_permissions(folder.path(), mode).expect("chmod");
+            "exec \"$0\" \"$@\"".to_owned()
+        }
+    };
+    let mut agent = Agent::by_shell(&script, folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.expect_exit(73, DEADLINE);
+    says_one_line(&agent, folder.path());
+    assert!(names_in(folder.path()).is_empty());
+}
+
+#[test]
+fn another_users_folder_is_left_alone_unless_it_is_open_to_all() {
+    if !is_root() {
+        println!("NOT TESTED: becoming another user takes root");
+        return;
+    }
+    let server = MainServer::new_down();
+    // The stranger has to reach the executable, which may lie below /root.
+    let tools = temp_folder();
+    fs::set_permissions(tools.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let executable = tools.path().join("echopost");
+    fs::copy(Agent::executable(), &executable).expect("a copy");
+    let script = format!(
+        "exec setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups \"{}\" \"$@\"",
+        executable.display()
+    );
+    for (mode, serves) in [(0o700, false), (0o755, false), (0o777, true)] {
+        let folder = temp_folder();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).expect("chmod");
+        let mut agent = Agent::by_shell(&script, folder.path())
+            .health_url(&server.url())
+            .spawn();
+        if !serves {
+            agent.expect_exit(73, DEADLINE);
+            says_one_line(&agent, folder.path());
+            assert!(names_in(folder.path()).is_empty(), "{mode:o}");
+            continue;
+        }
+        agent.wait_socket();
+        let sender = Sender::reconnecting(&agent.socket());
+        let stored = block_on(sender.send("{}", &["p"], "k"));
+        assert!(stored.expect("stored").success);
+        // A store of somebody else is not used.
+        agent.sigkill();
+        chown(folder.path().join("lmdb"), Some(0), Some(0)).expect("chown");
+        let mut agent = Agent::by_shell(&script, folder.path())
+            .health_url(&server.url())
+            .spawn();
+        agent.expect_exit(73, DEADLINE);
+        assert!(
+            agent.stderr().contains("another user"),
+            "{}",
+            agent.stderr()
+        );
+    }
+}
+
+#[test]
+fn an_empty_environment_is_enough() {
+    let folder = temp_folder();
+    let mut server = MainServer::new_down();
+    let mut agent = Agent::by_shell("cd /; exec env -i \"$0\" \"$@\"", folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    let sender = Sender::reconnecting(&agent.socket());
+    let stored = block_on(sender.send("{}", &["p"], "k"));
+    assert!(stored.expect("stored").success);
+    server.up();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.delivered().len(), 1);
+    assert_eq!(names_in(folder.path()), ["session"]);
+}
