@@ -91,20 +91,20 @@ enum Command {
 
 /// What was delivered or set aside, in order, and is not deleted yet.
 #[derive(Debug, Clone, Copy, Default)]
-struct Done {
+struct Marks {
     through: u64,
     count: u64,
 }
 
 /// What the handles and the writer share.
 struct Shared {
-    done: Mutex<Done>,
+    marks: Mutex<Marks>,
     status: watch::Sender<Status>,
 }
 
 impl Shared {
-    fn done(&self) -> std::sync::MutexGuard<'_, Done> {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,7 +119,7 @@ impl Handle {
     fn new() -> (Handle, mpsc::Receiver<Command>) {
         let (commands, mail) = mpsc::channel(WRITER_QUEUE);
         let shared = Arc::new(Shared {
-            done: Mutex::default(),
+            marks: Mutex::default(),
             status: watch::Sender::new(Status::default()),
         });
         (Handle { commands, shared }, mail)
@@ -162,9 +162,9 @@ impl Handle {
     /// order. It is deleted with the next commit, [`Handle::flush`] at the
     /// latest.
     pub fn mark_done(&self, key: u64) {
-        let mut done = self.shared.done();
-        done.through = key;
-        done.count += 1;
+        let mut marks = self.shared.marks();
+        marks.through = key;
+        marks.count += 1;
         self.shared
             .status
             .send_modify(|status| status.count = status.count.saturating_sub(1));

@@ -8,8 +8,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// Gives back every mapped page. `value` was read in a transaction that is
 /// still open, and is small enough to stand in a leaf page; `last_page` is the
-/// number of the last page in use, `page_size` LMDB's. The map's base follows from the two; where
-/// it does not, nothing happens.
+/// number of the last page in use, `page_size` LMDB's. The map's base follows
+/// from them; where it does not, nothing happens.
 #[cfg(target_os = "linux")]
 pub(super) fn return_pages(value: &[u8], last_page: usize, page_size: usize) {
     use rustix::mm::{Advice, madvise};

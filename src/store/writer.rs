@@ -15,7 +15,7 @@ use crate::limits::{COMMITS_PER_PAGE_RETURN, FULL_RETRY};
 use crate::store::group::{Group, Insert};
 use crate::store::lmdb::{Lmdb, StoreId};
 use crate::store::space::Space;
-use crate::store::{Close, Command, Details, Done, Handle, Record, Shared, Status, open, record};
+use crate::store::{Close, Command, Details, Handle, Marks, Record, Shared, Status, open, record};
 
 /// Owns the store; [`Writer::run`] is its life.
 pub struct Writer {
@@ -29,15 +29,15 @@ pub struct Writer {
 }
 
 /// An open store and what the writer knows of it.
-struct Session {
+struct OpenStore {
     lmdb: Lmdb,
     id: StoreId,
     commits: u32,
 }
 
-impl Session {
-    fn new((lmdb, id): (Lmdb, StoreId)) -> Session {
-        Session {
+impl OpenStore {
+    fn new((lmdb, id): (Lmdb, StoreId)) -> OpenStore {
+        OpenStore {
             lmdb,
             id,
             commits: 0,
@@ -45,11 +45,11 @@ impl Session {
     }
 
     /// Opens the store anew. Nobody else had it meanwhile: it needs no check.
-    fn reopen(self) -> Result<Session> {
+    fn reopen(self) -> Result<OpenStore> {
         let folder = self.lmdb.folder().to_owned();
         // One process cannot have it open twice.
         drop(self);
-        Lmdb::open(&folder).map(Session::new)
+        Lmdb::open(&folder).map(OpenStore::new)
     }
 }
 
@@ -84,14 +84,14 @@ impl Writer {
                     return Ok(());
                 }
             }
-            let Some(session) = self.open(&mut first).await? else {
+            let Some(store) = self.open(&mut first).await? else {
                 return Ok(());
             };
-            self.publish(session.lmdb.count()?);
-            let Some((session, how, reply)) = self.serve(session, first).await? else {
+            self.publish(store.lmdb.count()?);
+            let Some((store, how, reply)) = self.serve(store, first).await? else {
                 return Ok(());
             };
-            self.close(session, how)?;
+            self.close(store, how)?;
             let _ = reply.send(true);
             if how != Close::Sleep {
                 return Ok(());
@@ -102,10 +102,10 @@ impl Writer {
 
     /// Closes the store; an empty one is removed, unless another folder has
     /// taken the place of the one that is locked.
-    fn close(&self, session: Session, how: Close) -> Result<()> {
-        let folder = session.lmdb.folder().to_owned();
+    fn close(&self, store: OpenStore, how: Close) -> Result<()> {
+        let folder = store.lmdb.folder().to_owned();
         let empty = self.shared.status.borrow().count == 0;
-        drop(session);
+        drop(store);
         if how == Close::Keep && !empty {
             // Without the marker the next start takes a little longer.
             let _ = open::mark_clean(&folder);
@@ -113,7 +113,7 @@ impl Writer {
             fs::remove_dir_all(&folder).map_err(|error| {
                 Error::DiskFailed(format!("removing {}: {error}", folder.display()))
             })?;
-            *self.shared.done() = Done::default();
+            *self.shared.marks() = Marks::default();
         }
         Ok(())
     }
@@ -127,16 +127,16 @@ impl Writer {
 
     /// Opens the store; while the disk has no room for one, records are refused
     /// with that reason and it is tried again. `None`: closed meanwhile.
-    async fn open(&mut self, first: &mut Option<Command>) -> Result<Option<Session>> {
+    async fn open(&mut self, first: &mut Option<Command>) -> Result<Option<OpenStore>> {
         loop {
             self.check_in_place()?;
             match open::open(self.base.path(), &self.events).await {
                 Ok(opened) => {
-                    let session = Session::new(opened);
-                    if let Some((_, last)) = session.lmdb.key_bounds()? {
+                    let store = OpenStore::new(opened);
+                    if let Some((_, last)) = store.lmdb.key_bounds()? {
                         self.last_key = self.last_key.max(last);
                     }
-                    return Ok(Some(session));
+                    return Ok(Some(store));
                 }
                 Err(full @ Error::Full(_)) => {
                     self.events
@@ -200,9 +200,9 @@ impl Writer {
     /// any more.
     async fn serve(
         &mut self,
-        mut session: Session,
+        mut store: OpenStore,
         mut first: Option<Command>,
-    ) -> Result<Option<(Session, Close, oneshot::Sender<bool>)>> {
+    ) -> Result<Option<(OpenStore, Close, oneshot::Sender<bool>)>> {
         loop {
             let next = match first.take() {
                 Some(command) => Some(command),
@@ -216,22 +216,22 @@ impl Writer {
             self.gather(&mut group).await;
             let last = group.last.take();
             let closing = matches!(last, Some(Command::Close { .. }));
-            self.commit(&mut session, group, closing)?;
-            if session.lmdb.is_stuck() {
+            self.commit(&mut store, group, closing)?;
+            if store.lmdb.is_stuck() {
                 self.check_in_place()?;
-                session = session.reopen()?;
+                store = store.reopen()?;
             }
             match last {
                 Some(Command::Read { after, reply }) => {
-                    let _ = reply.send(self.read(&session, after)?);
+                    let _ = reply.send(self.read(&store, after)?);
                 }
                 Some(Command::Details { reply }) => {
-                    let _ = reply.send(details(&session.lmdb)?);
+                    let _ = reply.send(details(&store.lmdb)?);
                 }
                 Some(Command::Close { how, reply }) => {
                     let left = self.shared.status.borrow().count > 0 || !self.mail.is_empty();
                     if how == Close::Keep || !left {
-                        return Ok(Some((session, how, reply)));
+                        return Ok(Some((store, how, reply)));
                     }
                     let _ = reply.send(false);
                 }
@@ -262,33 +262,33 @@ impl Writer {
     }
 
     /// Stores the group and deletes what is done, in one transaction.
-    fn commit(&mut self, session: &mut Session, mut group: Group, closing: bool) -> Result<()> {
+    fn commit(&mut self, store: &mut OpenStore, mut group: Group, closing: bool) -> Result<()> {
         if !group.inserts.is_empty()
             && let Some(space) = Space::of(self.base.file())
             && let Err(full) = space.admit(group.bytes as u64)
         {
             self.turn_away(&mut group, &full);
         }
-        let done = *self.shared.done();
+        let marks = *self.shared.marks();
         let wanted = !group.inserts.is_empty() || !group.flushes.is_empty() || closing;
-        if wanted && (done.count > 0 || !group.inserts.is_empty()) {
+        if wanted && (marks.count > 0 || !group.inserts.is_empty()) {
             let mut last_key = self.last_key;
-            let result = session.lmdb.write(|lmdb, txn| {
+            let result = store.lmdb.write(|lmdb, txn| {
                 last_key = self.last_key;
                 for Insert { record, .. } in &group.inserts {
                     last_key = record::next_key(last_key, unix_nanos())
                         .ok_or(heed::Error::Mdb(heed::MdbError::KeyExist))?;
                     lmdb.append(txn, last_key, record)?;
                 }
-                if done.count > 0 {
-                    lmdb.delete_through(txn, done.through)?;
+                if marks.count > 0 {
+                    lmdb.delete_through(txn, marks.through)?;
                 }
                 Ok(())
             });
             match result {
                 Ok(()) => {
                     self.last_key = last_key;
-                    self.shared.done().count -= done.count;
+                    self.shared.marks().count -= marks.count;
                 }
                 Err(full @ Error::Full(_)) => self.turn_away(&mut group, &full),
                 Err(error) => {
@@ -296,14 +296,14 @@ impl Writer {
                     return Err(error);
                 }
             }
-            session.commits += 1;
+            store.commits += 1;
             // A delete reads many pages, here and there.
-            if done.count > 0 || session.commits.is_multiple_of(COMMITS_PER_PAGE_RETURN) {
-                session.lmdb.return_pages();
+            if marks.count > 0 || store.commits.is_multiple_of(COMMITS_PER_PAGE_RETURN) {
+                store.lmdb.return_pages();
             }
         }
-        if !session.lmdb.is_stuck() {
-            self.publish(session.lmdb.count()?);
+        if !store.lmdb.is_stuck() {
+            self.publish(store.lmdb.count()?);
         }
         for insert in group.inserts {
             let _ = insert.reply.send(Ok(()));
@@ -325,16 +325,16 @@ impl Writer {
         }
     }
 
-    fn read(&self, session: &Session, after: u64) -> Result<Vec<Record>> {
+    fn read(&self, store: &OpenStore, after: u64) -> Result<Vec<Record>> {
         // What is done but could not be deleted is not read again.
-        let after = after.max(self.shared.done().through);
-        let batch = session.lmdb.read_after(after)?;
-        session.lmdb.return_pages();
+        let after = after.max(self.shared.marks().through);
+        let batch = store.lmdb.read_after(after)?;
+        store.lmdb.return_pages();
         let records = batch.into_iter().map(|(key, value)| {
             let content = record::decode(key, value.clone()).ok_or(value);
             Record {
                 key,
-                idempotency_key: record::idempotency_key(&session.id, key, content.as_ref().ok()),
+                idempotency_key: record::idempotency_key(&store.id, key, content.as_ref().ok()),
                 content,
             }
         });
@@ -344,7 +344,7 @@ impl Writer {
     fn publish(&self, stored: u64) {
         let status = Status {
             open: true,
-            count: stored.saturating_sub(self.shared.done().count),
+            count: stored.saturating_sub(self.shared.marks().count),
         };
         self.shared
             .status
