@@ -10,6 +10,14 @@ pub mod lifecycle;
 pub mod limits;
 pub mod replay;
 pub mod store;
+// Static executables bring an unwinder of their own.
+#[cfg(all(
+    panic = "abort",
+    target_os = "linux",
+    target_env = "gnu",
+    not(target_feature = "crt-static")
+))]
+mod unwind;
 
 use std::io::Write;
 use std::process::ExitCode;
