@@ -18,7 +18,8 @@ pub struct Body {
 /// `{"pipelines":[…],"log_data":<json>}`, with `json` byte for byte (spec 6).
 #[must_use]
 pub fn body(pipelines: &[String], json: Bytes) -> Body {
-    let pipelines = serde_json::Value::from(pipelines);
+    // Strings always serialise.
+    let pipelines = serde_json::to_string(pipelines).unwrap_or_else(|_| "[]".to_owned());
     let before = format!(r#"{{"pipelines":{pipelines},"log_data":"#);
     Body {
         chunks: [before.into(), json, Bytes::from_static(b"}")],

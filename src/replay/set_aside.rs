@@ -1,14 +1,15 @@
 //! Records that the main server does not take (spec 6): a JSON line each in
 //! `agent-failure.log`, on disk before the record is deleted.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost::Message;
+use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
 
 use crate::events::{now_rfc3339, rfc3339};
 use crate::limits::ANSWER_BODY_KEPT;
@@ -63,24 +64,36 @@ pub fn line(record: &Record, refusal: &Refusal) -> String {
     let received_at = UNIX_EPOCH
         .checked_add(Duration::from_nanos(content.received_at))
         .unwrap_or(SystemTime::UNIX_EPOCH);
-    let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes));
     let answer = String::from_utf8_lossy(refusal.answer);
-    let mut fields = Map::new();
-    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    put("time", now_rfc3339().into());
-    put("key", record.key.into());
-    put("received_at", rfc3339(received_at).into());
-    put("pipelines", content.pipelines.as_slice().into());
-    put("json_data", text(&content.json_data));
-    put("status", refusal.status.into());
-    put(
-        "answer",
-        without(&answer, refusal.api_key, ANSWER_BODY_KEPT).into(),
-    );
-    put("idempotency_key", record.idempotency_key.as_str().into());
-    put("api_key_own", (!content.api_key.is_empty()).into());
-    put("intact", record.content.is_ok().into());
-    Value::Object(fields).to_string()
+    let fields = Fields {
+        time: now_rfc3339(),
+        key: record.key,
+        received_at: rfc3339(received_at),
+        pipelines: &content.pipelines,
+        json_data: String::from_utf8_lossy(&content.json_data),
+        status: refusal.status,
+        answer: without(&answer, refusal.api_key, ANSWER_BODY_KEPT),
+        idempotency_key: &record.idempotency_key,
+        api_key_own: !content.api_key.is_empty(),
+        intact: record.content.is_ok(),
+    };
+    // Strings and numbers always serialise.
+    serde_json::to_string(&fields).unwrap_or_default()
+}
+
+/// What stands in a line, in this order.
+#[derive(Serialize)]
+struct Fields<'a> {
+    time: String,
+    key: u64,
+    received_at: String,
+    pipelines: &'a [String],
+    json_data: Cow<'a, str>,
+    status: Option<u16>,
+    answer: String,
+    idempotency_key: &'a str,
+    api_key_own: bool,
+    intact: bool,
 }
 
 /// Of a value that fails its checksum, what may be shown: where a tag is
@@ -123,6 +136,7 @@ pub(super) fn without(text: &str, api_key: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn record() -> Record {
         Record {
