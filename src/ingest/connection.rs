@@ -1,15 +1,14 @@
 //! One client's connection, and the list of all of them.
 
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
-use hyper::rt::Executor;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use hyper::Request;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -166,49 +165,59 @@ impl Drop for Registered {
 
 async fn drive(stream: UnixStream, service: Arc<LogAgent>, registered: Registered) {
     let Registered(connections, peer) = &registered;
-    let answer = service_fn(|request| {
-        let (service, peer) = (Arc::clone(&service), Arc::clone(peer));
-        let connections = Arc::clone(connections);
-        async move {
-            let _call = PeerCall::new(&peer);
-            let crowded = || connections.is_crowded();
-            Ok::<_, Infallible>(service.call(request, crowded).await)
-        }
-    });
-    let stream = TokioIo::new(AuthorityAdapter::new(stream));
-    let connection = http2::Builder::new(BeginAtOnce)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_MAX)
-        .auto_date_header(false)
-        .serve_connection(stream, answer);
-    tokio::pin!(connection);
+        .handshake(AuthorityAdapter::new(stream));
+    let mut connection = tokio::select! {
+        shaken = handshake => match shaken {
+            Ok(connection) => connection,
+            Err(_) => return,
+        },
+        () = peer.close.notified() => return,
+    };
+    let begin = |request, respond| {
+        let (service, peer) = (Arc::clone(&service), Arc::clone(peer));
+        let connections = Arc::clone(connections);
+        begin_at_once(async move {
+            let _call = PeerCall::new(&peer);
+            let crowded = || connections.is_crowded();
+            service.call(request, respond, crowded).await;
+        });
+    };
     tokio::select! {
-        // A broken connection is the client's affair: its calls were answered,
-        // or are not acknowledged.
-        _ = &mut connection => return,
-        () = peer.close.notified() => connection.as_mut().graceful_shutdown(),
+        () = serve(&mut connection, &begin) => return,
+        () = peer.close.notified() => connection.graceful_shutdown(),
     }
     // A client that does not react to GOAWAY cannot keep its place.
-    while timeout(CLOSE_GRACE, &mut connection).await.is_err() && peer.in_flight.load(Relaxed) > 0 {
+    while timeout(CLOSE_GRACE, serve(&mut connection, &begin))
+        .await
+        .is_err()
+        && peer.in_flight.load(Relaxed) > 0
+    {}
+}
+
+/// Begins every call until the connection ends. A broken connection is the
+/// client's affair: its calls were answered, or are not acknowledged.
+async fn serve(
+    connection: &mut h2::server::Connection<AuthorityAdapter<UnixStream>, Bytes>,
+    begin: impl Fn(Request<RecvStream>, SendResponse<Bytes>),
+) {
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        begin(request, respond);
     }
 }
 
 /// Begins a call where it is found, before the next connection is read: its
 /// headers take many times their size on the wire, and are dropped at once.
-#[derive(Clone, Copy)]
-struct BeginAtOnce;
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for BeginAtOnce {
-    fn execute(&self, call: F) {
-        let mut call = Box::pin(call);
-        // Nothing is missed: as a task it is polled again.
-        let mut nobody = Context::from_waker(Waker::noop());
-        if call.as_mut().poll(&mut nobody).is_pending() {
-            tokio::spawn(call);
-        }
+fn begin_at_once(call: impl Future<Output = ()> + Send + 'static) {
+    let mut call = Box::pin(call);
+    // Nothing is missed: as a task it is polled again.
+    let mut nobody = Context::from_waker(Waker::noop());
+    if call.as_mut().poll(&mut nobody).is_pending() {
+        tokio::spawn(call);
     }
 }
 

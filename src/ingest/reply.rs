@@ -1,68 +1,43 @@
-//! A gRPC answer's body: one message and its trailers, or nothing at all.
-
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+//! gRPC's answers: one message and its trailers, or a status alone.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
+use h2::server::SendResponse;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use prost::Message;
 use tonic::Status;
 
-/// The body of every answer.
-#[derive(Debug, Default)]
-pub struct Reply {
-    message: Option<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
-        let frame = match self.message.take() {
-            Some(message) => Some(Frame::data(message)),
-            None => self.trailers.take().map(Frame::trailers),
-        };
-        Poll::Ready(frame.map(Ok))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.message.is_none() && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.message.as_ref().map_or(0, |bytes| bytes.len() as u64))
-    }
-}
-
-/// The answer to a call: a length-prefixed message and `grpc-status: 0`, or the
-/// status alone (gRPC over HTTP/2: Response, Trailers-Only).
+/// A message as it goes over the wire: length-prefixed, uncompressed (gRPC over
+/// HTTP/2: Length-Prefixed-Message).
 #[must_use]
-pub fn response<M: Message>(result: Result<M, Status>) -> Response<Reply> {
-    let message = match result {
-        Ok(message) => message,
-        Err(status) => return status.into_http(),
-    };
+pub fn frame(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(5 + length);
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     message.encode_raw(&mut bytes);
+    bytes.freeze()
+}
+
+/// Answers a call: with a framed message and `grpc-status: 0`, or with the status
+/// alone (gRPC over HTTP/2: Response, Trailers-Only).
+///
+/// # Errors
+/// h2's, where the client or its connection is gone.
+pub fn send(
+    respond: &mut SendResponse<Bytes>,
+    result: Result<Bytes, Status>,
+) -> Result<(), h2::Error> {
+    let message = match result {
+        Ok(message) => message,
+        Err(status) => return respond.send_response(status.into_http(), true).map(drop),
+    };
+    let mut head = Response::new(());
+    head.headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-    let mut response = Response::new(Reply {
-        message: Some(bytes.freeze()),
-        trailers: Some(trailers),
-    });
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
+    let mut stream = respond.send_response(head, false)?;
+    stream.send_data(message, false)?;
+    stream.send_trailers(trailers)
 }

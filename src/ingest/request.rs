@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use h2::RecvStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
@@ -25,7 +24,7 @@ const PREFIX_LEN: usize = 5;
 /// compressed one, INVALID_ARGUMENT for a broken one, DEADLINE_EXCEEDED for one
 /// that stalls while others wait, CANCELLED when the client went away.
 pub async fn receive(
-    body: &mut Incoming,
+    body: &mut RecvStream,
     budget: &Budget,
     crowded: impl Fn() -> bool,
     progress: impl Fn(),
@@ -78,7 +77,7 @@ pub async fn receive(
 
 /// A body piece by piece, as long as it makes progress or nobody waits.
 struct Pieces<'a> {
-    body: &'a mut Incoming,
+    body: &'a mut RecvStream,
     /// Bytes since the last progress.
     grown: usize,
     /// Time without progress while others waited.
@@ -87,7 +86,7 @@ struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    fn new(body: &'a mut Incoming) -> Self {
+    fn new(body: &'a mut RecvStream) -> Self {
         Pieces {
             body,
             grown: 0,
@@ -106,15 +105,15 @@ impl<'a> Pieces<'a> {
     /// The body's next bytes, `None` at its end.
     async fn next(&mut self, crowded: impl Fn() -> bool) -> Result<Option<Bytes>, Status> {
         loop {
-            match timeout_at(self.next_look, self.body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.grown += data.len();
-                        if self.grown >= BODY_PROGRESS_MIN {
-                            self.restart();
-                        }
-                        return Ok(Some(data));
+            match timeout_at(self.next_look, self.body.data()).await {
+                Ok(Some(Ok(data))) => {
+                    // The client may send as much again; it is gone where this fails.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    self.grown += data.len();
+                    if self.grown >= BODY_PROGRESS_MIN {
+                        self.restart();
                     }
+                    return Ok(Some(data));
                 }
                 Ok(Some(Err(error))) => return Err(Status::cancelled(format!("request: {error}"))),
                 Ok(None) => return Ok(None),

@@ -1,13 +1,17 @@
 //! The gRPC service `logagent.LogAgent` (spec 3): from a request to the writer
 //! and back.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use hyper::Request;
 use hyper::header::{HeaderMap, HeaderValue};
-use hyper::{Request, Response};
 use prost::Message;
 use serde::de::IgnoredAny;
 use tonic::Status;
@@ -15,9 +19,8 @@ use tonic::Status;
 use crate::error::Error;
 use crate::ingest::activity::Activity;
 use crate::ingest::budget::Budget;
-use crate::ingest::labels;
-use crate::ingest::reply::{Reply, response};
 use crate::ingest::request::receive;
+use crate::ingest::{labels, reply};
 use crate::limits::IDEMPOTENCY_KEY_MAX;
 use crate::proto::logagent::{LogRequest, LogResponse};
 use crate::proto::store::StoredRecord;
@@ -31,6 +34,8 @@ pub struct LogAgent {
     store: store::Handle,
     budget: Budget,
     activity: Arc<Activity>,
+    /// The answer to every call that succeeds.
+    stored: Bytes,
 }
 
 impl LogAgent {
@@ -41,30 +46,41 @@ impl LogAgent {
             store,
             budget: Budget::default(),
             activity,
+            stored: reply::frame(&LogResponse {
+                success: true,
+                message: "stored".into(),
+            }),
         }
     }
 
-    /// Answers one call. `crowded` tells whether somebody waits for this one's
-    /// connection.
+    /// Answers one call, unless its client resets it first. `crowded` tells
+    /// whether somebody waits for this one's connection.
     pub async fn call(
         &self,
-        request: Request<Incoming>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
         crowded: impl Fn() -> bool,
-    ) -> Response<Reply> {
+    ) {
         self.activity.touch();
-        if request.uri().path() != SEND_LOG {
+        let work = async {
             let path = request.uri().path();
-            let why = format!("{path} is not a method of this agent; {SEND_LOG} is");
-            return response::<LogResponse>(Err(Status::unimplemented(why)));
+            if path != SEND_LOG {
+                let why = format!("{path} is not a method of this agent; {SEND_LOG} is");
+                return Err(Status::unimplemented(why));
+            }
+            self.send_log(request, crowded).await
+        };
+        if let Some(result) = unless_reset(&mut respond, work).await {
+            // Where the client is gone, there is nobody to tell.
+            let _ = reply::send(&mut respond, result);
         }
-        response(self.send_log(request, crowded).await)
     }
 
     async fn send_log(
         &self,
-        request: Request<Incoming>,
+        request: Request<RecvStream>,
         crowded: impl Fn() -> bool,
-    ) -> Result<LogResponse, Status> {
+    ) -> Result<Bytes, Status> {
         let (head, mut body) = request.into_parts();
         let idempotency_key = idempotency_key(&head.headers)?;
         // Up to 16 KiB, which is not to be kept while the call waits.
@@ -79,11 +95,21 @@ impl LogAgent {
             .await
             .map_err(to_status)?;
         self.activity.acknowledge();
-        Ok(LogResponse {
-            success: true,
-            message: "stored".into(),
-        })
+        Ok(self.stored.clone())
     }
+}
+
+/// Does `work`, but no further once the client has reset its call: `None` then.
+async fn unless_reset<T>(
+    respond: &mut SendResponse<Bytes>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+    })
+    .await
 }
 
 /// What the client wants its record to be known by; empty when it does not say.
