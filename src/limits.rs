@@ -98,8 +98,17 @@ pub const MAP_MIN: usize = MIB;
 /// Bytes of address space that the map leaves free where it is scarce: bodies,
 /// dirty pages and requests need memory, and an allocation that fails is the end.
 pub const ADDRESS_SPACE_LEFT: usize = 32 * MIB;
-/// Mapped pages are given back to the kernel after so many commits.
-pub const COMMITS_PER_PAGE_RETURN: u32 = 8;
+/// Bytes by which the data file is lengthened ahead of LMDB, at least: little, so
+/// that the first records do not wait for it …
+pub const GROWTH_MIN: u64 = 64 * KIB as u64;
+/// … at most: the flush that takes them along holds up its group by some
+/// milliseconds …
+pub const GROWTH_MAX: u64 = MIB as u64;
+/// … and in one write.
+pub const GROWTH_STEP: usize = 64 * KIB;
+/// Bytes that a commit may write beside its records: the pages that lead to them
+/// and the free list.
+pub const COMMIT_OVERHEAD: u64 = 64 * KIB as u64;
 /// A store up to this many bytes is checked at every start, also after a clean
 /// end: it costs milliseconds.
 pub const CHECK_ALWAYS_BELOW: u64 = 64 * MIB as u64;

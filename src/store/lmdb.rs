@@ -16,10 +16,13 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 use crate::limits::{
-    ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, MAP_MIN, MAP_START, STORE_FORMAT,
+    ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_OVERHEAD, MAP_MIN, MAP_START,
+    STORE_FORMAT,
 };
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
+use crate::store::growth::Growth;
+use crate::store::space::Space;
 use crate::store::{env, pages, record, space};
 
 /// LMDB's data file in the store's folder.
@@ -71,6 +74,9 @@ pub struct Lmdb {
     records: Database<'static, U64<BE>, RawBytes>,
     meta: Database<'static, Str, RawBytes>,
     folder: PathBuf,
+    growth: Option<Growth>,
+    /// Bytes.
+    page_size: u64,
     map_size: usize,
     /// An id that is not stored yet: it goes along with the first record.
     new_id: Option<StoreId>,
@@ -100,11 +106,16 @@ impl Lmdb {
             .map_err(failed)?
             .commit()
             .ok_or_else(|| Error::DiskFailed("store: databases were not created".into()))?;
+        let txn = env.read_txn().map_err(failed)?;
+        let page_size = u64::from(records.stat(&txn).map_err(failed)?.page_size);
+        drop(txn);
         let mut store = Lmdb {
             env,
             records,
             meta,
             folder: folder.to_owned(),
+            growth: Growth::open(&folder.join(DATA_FILE)).ok(),
+            page_size,
             map_size,
             new_id: None,
             stuck: false,
@@ -139,6 +150,15 @@ impl Lmdb {
         getrandom::fill(&mut id).map_err(|e| Error::CannotCreate(format!("store id: {e}")))?;
         self.new_id = Some(id);
         Ok(id)
+    }
+
+    /// Prepares the file for a commit of `bytes` of records.
+    pub fn make_room(&self, bytes: u64, space: Space) {
+        if let Some(growth) = &self.growth {
+            let used = (self.env.info().last_page_number as u64 + 1) * self.page_size;
+            // LMDB lengthens the file itself where this fails.
+            let _ = growth.keep_ahead(used, bytes.saturating_mul(2) + COMMIT_OVERHEAD, space);
+        }
     }
 
     /// Runs `change` in one durable transaction; once this returns, it is on
@@ -295,7 +315,7 @@ impl Lmdb {
         let txn = self.env.read_txn().map_err(failed)?;
         let stat = self.records.stat(&txn).map_err(failed)?;
         let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
-        Ok(pages as u64 * u64::from(stat.page_size))
+        Ok(pages as u64 * self.page_size)
     }
 
     /// The first and the last key, `None` for an empty store.
@@ -322,9 +342,8 @@ impl Lmdb {
         let last_page = self.env.info().last_page_number;
         if let Ok(txn) = self.env.read_txn()
             && let Ok(Some(value)) = self.meta.get(&txn, FORMAT_KEY)
-            && let Ok(stat) = self.meta.stat(&txn)
         {
-            pages::return_pages(value, last_page, stat.page_size as usize);
+            pages::return_pages(value, last_page, self.page_size as usize);
         }
     }
 

@@ -4,6 +4,7 @@
 pub mod check;
 mod env;
 mod group;
+mod growth;
 pub mod lmdb;
 pub mod open;
 mod pages;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::folder::Folder;
-use crate::limits::{COMMITS_PER_PAGE_RETURN, FULL_RETRY};
+use crate::limits::FULL_RETRY;
 use crate::store::group::{Group, Insert};
 use crate::store::lmdb::{Lmdb, StoreId};
 use crate::store::space::Space;
@@ -32,16 +32,11 @@ pub struct Writer {
 struct OpenStore {
     lmdb: Lmdb,
     id: StoreId,
-    commits: u32,
 }
 
 impl OpenStore {
     fn new((lmdb, id): (Lmdb, StoreId)) -> OpenStore {
-        OpenStore {
-            lmdb,
-            id,
-            commits: 0,
-        }
+        OpenStore { lmdb, id }
     }
 
     /// Opens the store anew. Nobody else had it meanwhile: it needs no check.
@@ -265,9 +260,11 @@ impl Writer {
     fn commit(&mut self, store: &mut OpenStore, mut group: Group, closing: bool) -> Result<()> {
         if !group.inserts.is_empty()
             && let Some(space) = Space::of(self.base.file())
-            && let Err(full) = space.admit(group.bytes as u64)
         {
-            self.turn_away(&mut group, &full);
+            match space.admit(group.bytes as u64) {
+                Ok(()) => store.lmdb.make_room(group.bytes as u64, space),
+                Err(full) => self.turn_away(&mut group, &full),
+            }
         }
         let marks = *self.shared.marks();
         let wanted = !group.inserts.is_empty() || !group.flushes.is_empty() || closing;
@@ -296,11 +293,7 @@ impl Writer {
                     return Err(error);
                 }
             }
-            store.commits += 1;
-            // A delete reads many pages, here and there.
-            if marks.count > 0 || store.commits.is_multiple_of(COMMITS_PER_PAGE_RETURN) {
-                store.lmdb.return_pages();
-            }
+            store.lmdb.return_pages();
         }
         if !store.lmdb.is_stuck() {
             self.publish(store.lmdb.count()?);
