@@ -11,7 +11,7 @@ use crate::folder::Folder;
 use crate::ingest::activity::Activity;
 use crate::ingest::doorway::Doorway;
 use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET, LEAVE_SETTLE};
-use crate::replay::backoff::probe_delay;
+use crate::replay::backoff::Probes;
 use crate::replay::dice::random;
 use crate::replay::http::Probe;
 use crate::replay::replayer::{Pause, Replayer};
@@ -71,12 +71,10 @@ impl Life {
 
     /// One outage, from the first probe to the closed store.
     async fn outage(&mut self) -> Result<()> {
-        let mut probes = 0;
+        let mut broken = false;
         loop {
-            self.buffer(probes).await;
-            // A server that answers probes and nothing else is not asked at
-            // once again.
-            probes = 1;
+            self.buffer(broken).await;
+            broken = true;
             loop {
                 match self.replayer.run().await? {
                     Pause::Unreachable => break,
@@ -91,22 +89,23 @@ impl Life {
         }
     }
 
-    /// Probes until the server is healthy; `probes` have failed before.
-    async fn buffer(&mut self, mut probes: u32) {
+    /// Probes until the server is healthy; not at once where a replay has just
+    /// `broken` off.
+    async fn buffer(&mut self, broken: bool) {
         if let Err(error) = self.folder.raise_flag() {
             let text = error.to_string();
             self.events
                 .emit("flag_failed", &[("error", (&text).into())]);
         }
         let mut told = false;
-        if probes > 0 {
+        let mut probes = Probes::new();
+        if broken {
             self.tell_unhealthy("no connection", &mut told);
-            sleep(probe_delay(probes - 1, random())).await;
+            sleep(probes.next(random())).await;
         }
         while let Probe::Unhealthy(why) = self.replayer.probe().await {
             self.tell_unhealthy(&why, &mut told);
-            sleep(probe_delay(probes, random())).await;
-            probes = probes.saturating_add(1);
+            sleep(probes.next(random())).await;
         }
         self.folder.lower_flag();
         self.events.emit(

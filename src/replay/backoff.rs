@@ -48,6 +48,31 @@ pub fn probe_delay(n: u32, random: f64) -> Duration {
     doubled(PROBE_DELAY_MIN, n, PROBE_DELAY_MAX).mul_f64(0.5 + fraction(random))
 }
 
+/// The delays between the probes of one outage. Where a replay broke off, the
+/// first one comes before the first probe: a server that answers probes and
+/// nothing else is not asked at once again.
+#[derive(Debug, Default)]
+pub struct Probes {
+    /// Delays given out so far.
+    delays: u32,
+}
+
+impl Probes {
+    /// Before the first delay.
+    #[must_use]
+    pub fn new() -> Probes {
+        Probes::default()
+    }
+
+    /// The delay before the next probe; `random` is from 0 to 1.
+    #[must_use]
+    pub fn next(&mut self, random: f64) -> Duration {
+        let delay = probe_delay(self.delays, random);
+        self.delays = self.delays.saturating_add(1);
+        delay
+    }
+}
+
 /// `first * 2^n`, at most `most`.
 pub(super) fn doubled(first: Duration, n: u32, most: Duration) -> Duration {
     // 2^20 times the shortest delay is past every `most`.
@@ -65,7 +90,7 @@ fn fraction(random: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backoff, probe_delay};
+    use super::{Backoff, Probes, probe_delay};
     use crate::limits::{BACKOFF_FLOOR, RETRY_AFTER_MAX};
     use std::time::Duration;
 
@@ -130,11 +155,13 @@ mod tests {
 
     #[test]
     fn probes_slow_down_to_five_seconds_give_or_take_half() {
+        let mut probes = Probes::new();
         for (n, middle) in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]
             .into_iter()
             .enumerate()
         {
             let n = n as u32;
+            assert_eq!(probes.next(0.5), ms(middle));
             assert_eq!(probe_delay(n, 0.0), ms(middle / 2));
             assert_eq!(probe_delay(n, 0.5), ms(middle));
             assert!(probe_delay(n, ALMOST_ONE) <= ms(middle * 3 / 2));

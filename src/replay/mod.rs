@@ -7,6 +7,7 @@ pub mod dice;
 pub mod done;
 pub mod endpoint;
 pub mod http;
+pub mod pace;
 pub mod patience;
 pub mod redirect;
 pub mod replayer;

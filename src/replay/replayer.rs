@@ -10,13 +10,13 @@ use crate::error::Result;
 use crate::events::Events;
 use crate::folder::Session;
 use crate::limits::LOCATION_KEPT;
-use crate::replay::backoff::Backoff;
 use crate::replay::body::body;
 use crate::replay::dice::random;
 use crate::replay::done::Done;
 use crate::replay::endpoint::Endpoint;
 use crate::replay::http::{Answer, Client, Delivery, Failure, Probe, Timeouts};
-use crate::replay::patience::{Outcome, Patience};
+use crate::replay::pace::Pace;
+use crate::replay::patience::Outcome;
 use crate::replay::retry_after;
 use crate::replay::set_aside::{self, Refusal};
 use crate::replay::verdict::{self, Verdict};
@@ -41,10 +41,7 @@ pub struct Replayer {
     done: Done,
     /// Key of the last record that is done with.
     cursor: u64,
-    patience: Patience,
-    backoff: Backoff,
-    /// No record is sent before this.
-    not_before: Option<Instant>,
+    pace: Pace,
     delivered: u64,
     set_aside: u64,
 }
@@ -78,9 +75,7 @@ impl Replayer {
             failure_log: None,
             api_key,
             cursor: 0,
-            patience: Patience::new(),
-            backoff: Backoff::new(),
-            not_before: None,
+            pace: Pace::new(),
             delivered: 0,
             set_aside: 0,
         }
@@ -126,7 +121,7 @@ impl Replayer {
     /// is gone.
     async fn settle(&mut self, record: &Record) -> bool {
         loop {
-            if let Some(at) = self.not_before {
+            if let Some(at) = self.pace.not_before() {
                 self.done.meanwhile(sleep_until(at.into())).await;
             }
             match self.try_once(record).await {
@@ -169,8 +164,7 @@ impl Replayer {
             Err(Failure::Unreachable(why)) => {
                 self.events
                     .emit("main_unreachable", &[("error", (&why).into())]);
-                let _ = self.patience.judge(Verdict::NotNow, Instant::now());
-                self.wait(None);
+                self.pace.not_now(Instant::now(), random());
                 Step::Unreachable
             }
         }
@@ -179,10 +173,12 @@ impl Replayer {
     /// Does what the server's answer asks for.
     async fn heed(&mut self, record: &Record, answer: &Answer, api_key: &str) -> Step {
         let verdict = verdict::of_status(answer.status);
-        match self.patience.judge(verdict, Instant::now()) {
+        let asked = answer
+            .retry_after
+            .as_deref()
+            .and_then(|value| retry_after::parse(value, SystemTime::now()));
+        match self.pace.answered(verdict, asked, Instant::now(), random()) {
             Outcome::Delivered => {
-                self.patience.delivered();
-                self.backoff.reset();
                 self.delivered += 1;
                 self.finish(record, true).await
             }
@@ -196,11 +192,6 @@ impl Replayer {
             }
             Outcome::RetryUntil(_) => {
                 self.report(answer, api_key);
-                let asked = answer
-                    .retry_after
-                    .as_deref()
-                    .and_then(|value| retry_after::parse(value, SystemTime::now()));
-                self.wait(asked);
                 Step::Again
             }
         }
@@ -208,7 +199,6 @@ impl Replayer {
 
     async fn finish(&mut self, record: &Record, delivered: bool) -> Step {
         self.cursor = record.key;
-        self.not_before = None;
         self.done.mark(record.key, delivered).await;
         Step::Next
     }
@@ -221,16 +211,14 @@ impl Replayer {
             let text = error.to_string();
             self.events
                 .emit("set_aside_failed", &[("error", (&text).into())]);
-            // Not now: the patience is over, and must not cut the delay to none.
-            let _ = self.patience.judge(Verdict::NotNow, Instant::now());
-            self.wait(None);
+            self.pace.not_now(Instant::now(), random());
             return Step::Again;
         }
         self.events.emit(
             "record_set_aside",
             &[("key", record.key.into()), ("status", status.into())],
         );
-        self.patience.set_aside(verdict);
+        self.pace.set_aside(verdict);
         self.set_aside += 1;
         self.finish(record, false).await
     }
@@ -248,13 +236,6 @@ impl Replayer {
         let written = set_aside::append(&mut log, record, why);
         self.failure_log = Some(log);
         written
-    }
-
-    /// Sets the time of the next try.
-    fn wait(&mut self, asked: Option<std::time::Duration>) {
-        let now = Instant::now();
-        let delay = self.backoff.next(random(), asked);
-        self.not_before = Some(now + self.patience.cap(now, delay));
     }
 
     fn report(&self, answer: &Answer, api_key: &str) {
