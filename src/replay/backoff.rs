@@ -23,10 +23,13 @@ impl Backoff {
 
     /// The delay before the next try: `random` (0 to 1) of a ceiling that
     /// doubles, on top of what the server asked for. Never under
-    /// [`BACKOFF_FLOOR`]; with a `Retry-After` at most [`RETRY_AFTER_MAX`].
+    /// [`BACKOFF_FLOOR`]; with a `Retry-After` at most [`RETRY_AFTER_MAX`], and
+    /// the ceiling is at least half of that, up to [`BACKOFF_MAX`]: a date is the
+    /// same for a whole fleet.
     #[must_use]
     pub fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
-        let ceiling = doubled(BACKOFF_MIN, self.tries, BACKOFF_MAX);
+        let spread = retry_after.unwrap_or_default() / 2;
+        let ceiling = doubled(BACKOFF_MIN, self.tries, BACKOFF_MAX).max(spread.min(BACKOFF_MAX));
         self.tries = self.tries.saturating_add(1);
         let jitter = ceiling.mul_f64(fraction(random)).max(BACKOFF_FLOOR);
         match retry_after {
@@ -142,8 +145,11 @@ mod tests {
         for (asked, random, expected) in [
             (ms(0), 0.5, ms(250)),
             (ms(7_000), 0.0, ms(7_050)),
-            (ms(7_000), 0.5, ms(7_250)),
-            (ms(7_000), 1.0, ms(7_500)),
+            (ms(1_000), 1.0, ms(1_500)),
+            (ms(7_000), 0.5, ms(8_750)),
+            (ms(7_000), 1.0, ms(10_500)),
+            (ms(60_000), 1.0, ms(90_000)),
+            (ms(500_000), 1.0, ms(530_000)),
             (ms(599_800), 1.0, RETRY_AFTER_MAX),
             (RETRY_AFTER_MAX, 0.0, RETRY_AFTER_MAX),
             (Duration::MAX, 1.0, RETRY_AFTER_MAX),

@@ -100,9 +100,9 @@ mod tests {
             (
                 "the patience ends what the server asked for",
                 &[
-                    (Some(Doubtful), Some(3), Some(3_500)),
+                    (Some(Doubtful), Some(3), Some(4_500)),
                     (Some(Doubtful), Some(60), Some(10_000)),
-                    (Some(NotNow), Some(60), Some(62_000)),
+                    (Some(NotNow), Some(60), Some(90_000)),
                 ],
             ),
         ];
