@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod application;
 pub mod dice;
+pub mod failure_log;
 pub mod hostile;
 pub mod http1;
 pub mod ledger;

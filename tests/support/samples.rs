@@ -44,15 +44,18 @@ pub fn load_from(path: &Path, api_key: Option<&str>) -> Result<Vec<Sample>, Stri
     text.lines()
         .enumerate()
         .map(|(at, line)| {
-            parse(line, api_key).map_err(|error| format!("{name}, line {}: {error}", at + 1))
+            serde_json::from_str(line)
+                .map_err(|error| error.to_string())
+                .and_then(|value| parse(&value, api_key))
+                .map_err(|error| format!("{name}, line {}: {error}", at + 1))
         })
         .collect()
 }
 
-fn parse(line: &str, api_key: Option<&str>) -> Result<Sample, String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+/// The record of one line of such a file.
+pub fn parse(value: &Value, api_key: Option<&str>) -> Result<Sample, String> {
     Ok(Sample {
-        json_data: text(&value, "json_data")?.ok_or("json_data is missing")?,
+        json_data: text(value, "json_data")?.ok_or("json_data is missing")?,
         pipelines: value
             .get("pipelines")
             .map(|names| serde_json::from_value(names.clone()))
@@ -68,10 +71,10 @@ fn parse(line: &str, api_key: Option<&str>) -> Result<Sample, String> {
             Some(other) => return Err(format!("api_key_own is {other}, not true or false")),
             None => match api_key {
                 Some(key) => key.to_owned(),
-                None => text(&value, "api_key")?.unwrap_or_default(),
+                None => text(value, "api_key")?.unwrap_or_default(),
             },
         },
-        idempotency_key: text(&value, "idempotency_key")?,
+        idempotency_key: text(value, "idempotency_key")?,
     })
 }
 
