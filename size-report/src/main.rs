@@ -1,0 +1,74 @@
+//! EchoPost's one measuring tool: size, memory and speed of the real binary,
+//! base beside head, and the gate that keeps them (README.md beside this crate).
+
+mod baseline;
+mod budget;
+mod elf;
+mod figures;
+mod flags;
+mod flavour;
+mod symbols;
+mod table;
+
+use std::process::ExitCode;
+
+use figures::Report;
+use flags::{Asked, Flags, Part};
+use flavour::Build;
+
+/// EX_USAGE of sysexits.h.
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let flags = match flags::parse(pico_args::Arguments::from_env()) {
+        Ok(Asked::Measure(flags)) => flags,
+        Ok(Asked::Help) => {
+            println!("{}", flags::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("size-report: {why}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match report(&flags) {
+        Ok(good) => ExitCode::from(u8::from(!good)),
+        Err(why) => {
+            eprintln!("size-report: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, prints, compares; false when the gate is shut.
+fn report(flags: &Flags) -> Result<bool, String> {
+    let head = match &flags.agent {
+        Some(agent) => vec![Build::given(flags.flavour, agent)],
+        None => flavour::build(flags.flavour)?,
+    };
+    let head = measure(&head, flags)?;
+    let base = match &flags.base_agent {
+        Some(agent) => measure(&[Build::given(flags.flavour, agent)], flags)?,
+        None => baseline::load(&flags.baseline)?,
+    };
+    match flags.json {
+        true => println!("{:#}", baseline::to_json(&head)),
+        false => print!("{}", table::markdown(&head, &base)),
+    }
+    if flags.update {
+        baseline::update(&flags.baseline, &head)?;
+    }
+    Ok(true)
+}
+
+fn measure(builds: &[Build], flags: &Flags) -> Result<Report, String> {
+    let mut report = Report::default();
+    for build in builds {
+        let measured = report.flavour(build.flavour);
+        if flags.wants(Part::Size) {
+            measured.extend(elf::sizes(&build.agent)?);
+            symbols::count(build.symbols.as_deref().unwrap_or(&build.agent), measured)?;
+        }
+    }
+    Ok(report)
+}
