@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// The groups of the report, in the table's order.
+const GROUPS: [&str; 5] = ["size", "memory", "process", "start", "speed"];
+
 /// What a figure counts, and so how it is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -97,6 +100,12 @@ impl Figure {
 impl Flavour {
     pub fn extend(&mut self, figures: impl IntoIterator<Item = Figure>) {
         self.figures.extend(figures);
+    }
+
+    /// Puts each group together; within one, the order stays.
+    pub fn sort_by_group(&mut self) {
+        self.figures
+            .sort_by_key(|figure| GROUPS.iter().position(|group| *group == figure.group()));
     }
 
     pub fn figure(&self, name: &str) -> Option<&Figure> {

@@ -7,14 +7,37 @@ mod elf;
 mod figures;
 mod flags;
 mod flavour;
+mod floor;
+mod memory;
+mod proc;
+mod scene;
+mod speed;
+mod start;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod symbols;
 mod table;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use figures::Report;
+use figures::{Figure, Report};
 use flags::{Asked, Flags, Part};
 use flavour::Build;
+
+type Measuring = fn(&Path, &Flags) -> Result<Vec<Figure>, String>;
+
+/// What is measured of a running agent, in the table's order.
+const PARTS: [(Part, Measuring); 8] = [
+    (Part::Idle, memory::idle),
+    (Part::Standby, memory::standby),
+    (Part::Flight, memory::flight),
+    (Part::Large, memory::large),
+    (Part::Start, start::empty),
+    (Part::Backlog, memory::backlog),
+    (Part::Ingest, speed::ingest),
+    (Part::Replay, speed::replay),
+];
 
 /// EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
@@ -69,6 +92,13 @@ fn measure(builds: &[Build], flags: &Flags) -> Result<Report, String> {
             measured.extend(elf::sizes(&build.agent)?);
             symbols::count(build.symbols.as_deref().unwrap_or(&build.agent), measured)?;
         }
+        for (part, figures) in PARTS {
+            if flags.wants(part) {
+                eprintln!("size-report: {}, {part:?} …", build.flavour);
+                measured.extend(figures(&build.agent, flags)?);
+            }
+        }
+        measured.sort_by_group();
     }
     Ok(report)
 }

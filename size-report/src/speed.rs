@@ -1,0 +1,153 @@
+//! Speed: records a second and CPU a record, beside the floor of the same run.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::figures::{Figure, Unit};
+use crate::flags::Flags;
+use crate::floor::{self, Disk};
+use crate::scene::{FLIGHT, Load, Scene, Shape, Until};
+use crate::support::temp_folder;
+
+/// Spec 9: one in flight reaches this part of the disk's own rate.
+pub const OF_THE_DISK: &str = "of the disk's two flushes";
+
+const ONE: Shape = Shape {
+    in_flight: 1,
+    connections: Some(1),
+};
+
+/// One channel for all, and one for each record; 64 on 4 is spec 9's shape.
+const SHAPES: [(&str, Shape, bool); 7] = [
+    ("1 in flight", ONE, false),
+    ("16 in flight, 1 channel", shape(16, Some(1)), false),
+    ("64 in flight, 1 channel", shape(64, Some(1)), false),
+    ("64 in flight, 4 channels", FLIGHT, true),
+    ("1 in flight, a channel a record", shape(1, None), false),
+    ("16 in flight, a channel a record", shape(16, None), false),
+    ("64 in flight, a channel a record", shape(64, None), true),
+];
+
+const fn shape(in_flight: usize, connections: Option<usize>) -> Shape {
+    Shape {
+        in_flight,
+        connections,
+    }
+}
+
+/// Ingest in all shapes, each with a fresh agent; one in flight also into a store
+/// whose blocks are written already. `--quick`: the two that an SDK sees, and one
+/// in flight.
+///
+/// # Errors
+/// The agent refused a record, or the disk failed.
+pub fn ingest(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
+    let time = Duration::from_secs(if flags.quick { 2 } else { 5 });
+    let mut figures = Vec::new();
+    let folder = temp_folder();
+    let before = Disk::measure(folder.path())?;
+    let fresh = Scene::start(agent, &[]).send(ONE, Until::Time(time))?;
+    let used = used_store(agent, flags)?.send(ONE, Until::Time(time))?;
+    let disk = before.mean(Disk::measure(folder.path())?);
+    for (name, rate) in [
+        ("flushes into new blocks", disk.new),
+        ("flushes into written blocks", disk.written),
+        ("two flushes, into new blocks", disk.new_pairs),
+        ("two flushes, into written blocks", disk.written_pairs),
+    ] {
+        let name = format!("speed/floor, the disk: {name}");
+        figures.push(Figure::once(name, Unit::PerSecond, Some(rate)));
+    }
+    for (store, load, floor) in [
+        ("new blocks", fresh, disk.new_pairs),
+        ("written blocks", used, disk.written_pairs),
+    ] {
+        let name = format!("ingest, 1 in flight into {store}");
+        figures.extend(rates(&name, &load));
+        let ratio = load.records / load.time.as_secs_f64() / floor;
+        let name = format!("speed/{name}: {OF_THE_DISK}");
+        figures.push(Figure::once(name, Unit::Ratio, Some(ratio)));
+    }
+    for (name, shape, quick) in SHAPES.iter().skip(1) {
+        if *quick || !flags.quick {
+            let load = Scene::start(agent, &[]).send(*shape, Until::Time(time))?;
+            figures.extend(rates(&format!("ingest, {name}"), &load));
+        }
+    }
+    Ok(figures)
+}
+
+/// An agent whose store was filled and emptied: it writes into those blocks.
+fn used_store(agent: &Path, flags: &Flags) -> Result<Scene, String> {
+    let mut scene = Scene::start(agent, &[]);
+    let records = if flags.quick { 5_000 } else { 20_000 };
+    let load = scene.send(FLIGHT, Until::Records(records))?;
+    let arrivals = scene.server_up(Duration::ZERO);
+    arrivals.wait(load.records as u64, || {});
+    // Before it is drained for long enough to leave.
+    scene.server.down();
+    Ok(scene)
+}
+
+/// Replay against a server without and with a delay, and a bare client against
+/// the same.
+///
+/// # Errors
+/// The agent refused a record, or the server did not answer.
+pub fn replay(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
+    let records = |of_all: u32| if flags.quick { of_all / 5 } else { of_all };
+    let mut figures = Vec::new();
+    for (delay, count) in [(0, records(100_000)), (1, records(10_000))] {
+        let name = format!("replay, server with {delay} ms");
+        let delay = Duration::from_millis(delay);
+        let mut scene = Scene::start(agent, &[]);
+        let sent = scene.send(FLIGHT, Until::Records(count.into()))?.records as u64;
+        let before = floor::http(delay, count / 4)?;
+        let replayed = scene.replay(delay, sent)?;
+        let after = floor::http(delay, count / 4)?;
+        let bare = before.mean(after);
+        figures.extend(replay_rates(&name, &replayed));
+        figures.push(rate(&format!("{name}, bare client"), 1.0, bare.time));
+        figures.push(cpu(
+            &format!("{name}, bare client"),
+            "CPU a record",
+            1.0,
+            bare.cpu,
+        ));
+        let ratio = replayed.rate() * bare.time.as_secs_f64();
+        let name = format!("speed/{name}: of the bare client");
+        figures.push(Figure::once(name, Unit::Ratio, Some(ratio)));
+    }
+    Ok(figures)
+}
+
+/// The figures of one way to send.
+pub fn rates(name: &str, load: &Load) -> Vec<Figure> {
+    vec![
+        rate(name, load.records, load.time),
+        cpu(name, "agent's CPU a record", load.records, load.cpu),
+        cpu(name, "client's CPU a record", load.records, load.client_cpu),
+    ]
+}
+
+/// The figures of one replay.
+pub fn replay_rates(name: &str, replayed: &Load) -> Vec<Figure> {
+    vec![
+        rate(name, replayed.records, replayed.time),
+        cpu(name, "agent's CPU a record", replayed.records, replayed.cpu),
+    ]
+}
+
+fn rate(name: &str, records: f64, time: Duration) -> Figure {
+    let rate = records / time.as_secs_f64();
+    Figure::once(
+        format!("speed/{name}: records"),
+        Unit::PerSecond,
+        Some(rate),
+    )
+}
+
+fn cpu(name: &str, whose: &str, records: f64, spent: Option<Duration>) -> Figure {
+    let micros = spent.map(|spent| spent.as_secs_f64() * 1e6 / records);
+    Figure::once(format!("speed/{name}: {whose}"), Unit::Micros, micros)
+}
