@@ -1,11 +1,12 @@
-//! The baseline: figures in a file, by target and flavour. `--json` prints the
-//! same.
+//! The baseline file: the budgets, and figures by target and flavour. `--json`
+//! prints such figures.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::budget::Budgets;
 use crate::figures::{Figure, Flavour, Report, Unit, Value};
 
 const UNITS: [(&str, Unit); 7] = [
@@ -29,19 +30,29 @@ pub fn target() -> String {
     }
 }
 
-/// What the file holds for [`target`]; nothing where it holds nothing.
+/// The figures that the file holds for [`target`]; none where it holds none.
 ///
 /// # Errors
 /// The file is there and cannot be read.
 pub fn load(path: &Path) -> Result<Report, String> {
-    let all = read(path)?;
-    let report = all.get(&target()).map(from_json);
-    report
-        .unwrap_or_else(|| Ok(Report::default()))
+    match read(path)?.get(&target()) {
+        None => Ok(Report::default()),
+        Some(figures) => from_json(figures).map_err(|why| format!("{}: {why}", path.display())),
+    }
+}
+
+/// The budgets that the file states.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn budgets(path: &Path) -> Result<Budgets, String> {
+    let file = read(path)?;
+    Budgets::from_json(file.get("budgets").unwrap_or(&Json::Null))
         .map_err(|why| format!("{}: {why}", path.display()))
 }
 
-/// Puts what was measured into the file; what was not stays as it is. Times of
+/// Puts what was measured into the file; what was not stays as it
+/// is, and so do the budgets. Times of
 /// this machine would tell nothing on another and are left out.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ mod figures;
 mod flags;
 mod flavour;
 mod floor;
+mod gate;
 mod memory;
 mod proc;
 mod scene;
@@ -21,6 +22,7 @@ mod table;
 use std::path::Path;
 use std::process::ExitCode;
 
+use budget::Budgets;
 use figures::{Figure, Report};
 use flags::{Asked, Flags, Part};
 use flavour::Build;
@@ -74,14 +76,42 @@ fn report(flags: &Flags) -> Result<bool, String> {
         Some(agent) => measure(&[Build::given(flags.flavour, agent)], flags)?,
         None => baseline::load(&flags.baseline)?,
     };
+    let budgets = baseline::budgets(&flags.baseline)?;
     match flags.json {
         true => println!("{:#}", baseline::to_json(&head)),
-        false => print!("{}", table::markdown(&head, &base)),
+        false => print!("{}", table::markdown(&head, &base, &budgets)),
     }
     if flags.update {
         baseline::update(&flags.baseline, &head)?;
     }
-    Ok(true)
+    Ok(!flags.check || pass(&head, &base, &budgets, flags))
+}
+
+/// Says what the gate says, below the table; beside JSON on stderr.
+fn pass(head: &Report, base: &Report, budgets: &Budgets, flags: &Flags) -> bool {
+    let target = baseline::target();
+    let mut lines: Vec<String> = gate::without_base(head, base)
+        .iter()
+        .map(|flavour| {
+            format!("No baseline for {target}, {flavour}: only its budgets are checked.")
+        })
+        .collect();
+    let faults = gate::faults(head, base, budgets);
+    lines.extend(
+        faults
+            .iter()
+            .map(|fault| format!("- **too large**: {fault}")),
+    );
+    lines.push(match faults.len() {
+        0 => "The gate is open.".to_owned(),
+        count => format!("The gate is shut: {count} figures are too large."),
+    });
+    let text = lines.join("\n");
+    match flags.json {
+        true => eprintln!("{text}"),
+        false => println!("\n{text}"),
+    }
+    faults.is_empty()
 }
 
 fn measure(builds: &[Build], flags: &Flags) -> Result<Report, String> {
@@ -93,7 +123,10 @@ fn measure(builds: &[Build], flags: &Flags) -> Result<Report, String> {
             symbols::count(build.symbols.as_deref().unwrap_or(&build.agent), measured)?;
         }
         for (part, figures) in PARTS {
-            if flags.wants(part) {
+            // What differs between the flavours shows in these already.
+            let slow = !matches!(part, Part::Idle | Part::Flight);
+            let skipped = flags.quick && slow && build.flavour != flavour::DEFAULT;
+            if flags.wants(part) && !skipped {
                 eprintln!("size-report: {}, {part:?} …", build.flavour);
                 measured.extend(figures(&build.agent, flags)?);
             }

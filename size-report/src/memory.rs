@@ -17,6 +17,8 @@ pub const SAMPLES: usize = 5;
 const IDLE_AGE: Duration = Duration::from_secs(3);
 /// How long wake-ups are counted then.
 const IDLE_COUNTED: Duration = Duration::from_secs(10);
+/// Records that are sent with 64 in flight: a hundred groups.
+const FLIGHT_RECORDS: u64 = 6_400;
 /// Clients of the largest records, and bytes of each (spec 9).
 const LARGE_CLIENTS: usize = 24;
 const LARGE: usize = 3_900_000;
@@ -87,12 +89,11 @@ fn quiet(pid: u32, flags: &Flags) -> Vec<Figure> {
 ///
 /// # Errors
 /// The agent refused a record.
-pub fn flight(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
-    let records = if flags.quick { 6_400 } else { 20_000 };
+pub fn flight(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
         let scene = Scene::start(agent, &[]);
-        scene.send(FLIGHT, Until::Records(records))?;
+        scene.send(FLIGHT, Until::Records(FLIGHT_RECORDS))?;
         samples.push(scene.memory());
     }
     Ok(Memory::figures("64 in flight", &samples))
@@ -151,7 +152,7 @@ pub fn backlog(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
     let replayed = scene.replay_looking(Duration::ZERO, sent, look)?;
     let delivered = Instant::now();
     peak = peak.max(scene.memory());
-    let name = format!("backlog of {shown}, the most of its replay");
+    let name = format!("backlog of {shown}, replayed");
     figures.extend(Memory::figures(&name, &[peak]));
 
     scene.agent.expect_exit(0, EXIT);

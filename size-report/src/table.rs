@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::budget::budget;
+use crate::budget::Budgets;
 use crate::figures::{Figure, Flavour, Report, Unit};
 
 /// Crates, and symbols, that are listed.
@@ -11,7 +11,7 @@ const LARGEST: usize = 20;
 const SYMBOL_SHOWN: usize = 70;
 
 /// Both flavours below each other: budget, base, head and what has changed.
-pub fn markdown(head: &Report, base: &Report) -> String {
+pub fn markdown(head: &Report, base: &Report, budgets: &Budgets) -> String {
     let mut lines = vec![
         "| figure | budget | base | head | change |".to_owned(),
         "|---|--:|--:|--:|--:|".to_owned(),
@@ -25,7 +25,8 @@ pub fn markdown(head: &Report, base: &Report) -> String {
                 group = figure.group();
                 lines.push(title(&format!("{group}, {name}")));
             }
-            lines.push(line(name, figure, base.figure(&figure.name)));
+            let budget = budgets.of(name, &figure.name);
+            lines.push(line(figure, base.figure(&figure.name), budget));
         }
         lines.extend(largest("crates", name, &head.crates, &base.crates));
         lines.extend(largest("symbols", name, &head.symbols, &base.symbols));
@@ -37,9 +38,8 @@ fn title(text: &str) -> String {
     format!("| **{text}** | | | | |")
 }
 
-fn line(flavour: &str, head: &Figure, base: Option<&Figure>) -> String {
+fn line(head: &Figure, base: Option<&Figure>, budget: Option<f64>) -> String {
     let unit = head.unit;
-    let show = |value: Option<f64>| value.map_or(String::new(), |value| number(unit, value));
     let base = base.and_then(Figure::median);
     let (shown, change) = match head.value {
         None => ("n/a".to_owned(), String::new()),
@@ -55,12 +55,15 @@ fn line(flavour: &str, head: &Figure, base: Option<&Figure>) -> String {
             )
         }
     };
-    let budget = budget(flavour, &head.name);
+    // A part of a floor is to be reached, all else is not to be passed.
+    let least = if unit == Unit::Ratio { "≥ " } else { "" };
+    let budget = budget.map_or(String::new(), |budget| {
+        format!("{least}{}", number(unit, budget))
+    });
+    let base = base.map_or(String::new(), |base| number(unit, base));
     format!(
-        "| {} | {} | {} | {shown} | {change} |",
-        head.row(),
-        show(budget),
-        show(base)
+        "| {} | {budget} | {base} | {shown} | {change} |",
+        head.row()
     )
 }
 
@@ -185,14 +188,18 @@ mod tests {
             flavour.extend([
                 Figure::once("size/total", Unit::Bytes, Some(total)),
                 Figure::once("memory/idle: PSS", Unit::Kib, None),
+                Figure::once("speed/one", Unit::Ratio, Some(0.8)),
             ]);
             flavour.crates.insert("h2".to_owned(), h2);
         }
-        let table = markdown(&head, &base);
+        let budgets = serde_json::json!({"default": {"size/total": 2097152, "speed/one": 0.75}});
+        let budgets = Budgets::from_json(&budgets).unwrap();
+        let table = markdown(&head, &base, &budgets);
         for line in [
             "| **size, default** | | | | |",
             "| total | 2,097,152 | 1,000 | 3,048 | +2,048 (+204.8 %) |",
             "| idle: PSS |  |  | n/a |  |",
+            "| one | ≥ 0.75 | 0.80 | 0.80 | = |",
             "| **largest crates, default** | | | | |",
             "| `h2` | | 10 | 5 | −5 (−50.0 %) |",
         ] {
