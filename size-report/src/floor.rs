@@ -2,7 +2,8 @@
 //! and an HTTP client that does nothing else.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use rustix::fs::OFlags;
 
 use crate::proc;
 use crate::scene::{Arrivals, json};
@@ -20,17 +22,100 @@ use crate::support::server::MainServer;
 const PAGE: usize = 4096;
 /// Pages of the file whose blocks are written already.
 const WRITTEN: u64 = 2048;
-/// How long each way to flush is tried.
-const SLICE: Duration = Duration::from_millis(400);
+/// How long each way to flush is tried at a time.
+const SLICE: Duration = Duration::from_millis(250);
+/// LMDB's two meta pages come first.
+const META: u64 = 2;
 
-/// Flushes a second; "pairs" are what LMDB does for one commit: data, flush,
-/// meta page, flush.
-#[derive(Debug, Clone, Copy)]
+/// The disk below the stores, and what it has done so far.
 pub struct Disk {
-    pub new: f64,
-    pub written: f64,
-    pub new_pairs: f64,
-    pub written_pairs: f64,
+    /// Pages are written at its end, as in a store that grows.
+    growing: File,
+    end: u64,
+    /// Flushes so far.
+    turn: u64,
+    /// All its blocks are written.
+    written: File,
+    /// The same file; each write to it is flushed, as LMDB's meta pages are.
+    meta: File,
+    done: [(u32, Duration); WAYS.len()],
+}
+
+/// How the disk is asked to flush: into which blocks, and whether a meta page
+/// follows ("two flushes": what LMDB does for one commit).
+pub const WAYS: [(&str, bool, bool); 4] = [
+    ("flushes into new blocks", true, false),
+    ("flushes into written blocks", false, false),
+    ("two flushes, into new blocks", true, true),
+    ("two flushes, into written blocks", false, true),
+];
+
+impl Disk {
+    /// Of the disk that holds `folder`.
+    ///
+    /// # Errors
+    /// Names what failed.
+    pub fn new(folder: &Path) -> Result<Disk, String> {
+        Disk::open(folder).map_err(|error| format!("{}: {error}", folder.display()))
+    }
+
+    fn open(folder: &Path) -> io::Result<Disk> {
+        let file = tempfile::NamedTempFile::new_in(folder)?;
+        let meta = File::options()
+            .write(true)
+            .custom_flags(OFlags::DSYNC.bits().cast_signed())
+            .open(file.path())?;
+        let written = file.into_file();
+        written.write_all_at(&vec![1; PAGE * WRITTEN as usize], 0)?;
+        written.sync_all()?;
+        Ok(Disk {
+            growing: tempfile::tempfile_in(folder)?,
+            end: 0,
+            turn: 0,
+            written,
+            meta,
+            done: [Default::default(); WAYS.len()],
+        })
+    }
+
+    /// Flushes for a while in each way.
+    ///
+    /// # Errors
+    /// Names what failed.
+    pub fn measure(&mut self) -> Result<(), String> {
+        for (way, (_, grows, pairs)) in WAYS.iter().enumerate() {
+            let start = Instant::now();
+            while start.elapsed() < SLICE {
+                let flushed = self.flush(*grows, *pairs);
+                flushed.map_err(|error| format!("flush: {error}"))?;
+                self.done[way].0 += 1;
+            }
+            self.done[way].1 += start.elapsed();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, grows: bool, pairs: bool) -> io::Result<()> {
+        self.turn += 1;
+        self.end += u64::from(grows);
+        let (file, page) = match grows {
+            true => (&self.growing, self.end),
+            false => (&self.written, META + self.turn % (WRITTEN - META)),
+        };
+        file.write_all_at(&[2; PAGE], page * PAGE as u64)?;
+        file.sync_data()?;
+        if pairs {
+            self.meta
+                .write_all_at(&[3; PAGE], self.turn % META * PAGE as u64)?;
+        }
+        Ok(())
+    }
+
+    /// How often a second it could be done in that way of [`WAYS`].
+    pub fn rate(&self, way: usize) -> f64 {
+        let (count, time) = self.done[way];
+        f64::from(count) / time.as_secs_f64()
+    }
 }
 
 /// What one request of a bare client takes.
@@ -51,60 +136,8 @@ impl Http {
     }
 }
 
-impl Disk {
-    /// Of the disk that holds `folder`.
-    ///
-    /// # Errors
-    /// Names what failed.
-    pub fn measure(folder: &Path) -> Result<Disk, String> {
-        try_disk(folder).map_err(|error| format!("flush in {}: {error}", folder.display()))
-    }
-
-    /// Of two measurements, one before and one after something else.
-    pub fn mean(self, other: Disk) -> Disk {
-        Disk {
-            new: f64::midpoint(self.new, other.new),
-            written: f64::midpoint(self.written, other.written),
-            new_pairs: f64::midpoint(self.new_pairs, other.new_pairs),
-            written_pairs: f64::midpoint(self.written_pairs, other.written_pairs),
-        }
-    }
-}
-
-fn try_disk(folder: &Path) -> std::io::Result<Disk> {
-    let data = tempfile::tempfile_in(folder)?;
-    data.write_all_at(&vec![1; PAGE * WRITTEN as usize], 0)?;
-    data.sync_all()?;
-    // LMDB's two meta pages, in turn.
-    let meta = |at: u64| (&data, at % 2);
-    let old = |at: u64| (&data, 2 + at % (WRITTEN - 2));
-    let flush = |(file, page): (&File, u64)| {
-        file.write_all_at(&[2; PAGE], page * PAGE as u64)?;
-        file.sync_data()
-    };
-    let grow = || -> std::io::Result<File> { tempfile::tempfile_in(folder) };
-    let (one, two) = (grow()?, grow()?);
-    Ok(Disk {
-        new: a_second(|at| flush((&one, at)))?,
-        written: a_second(|at| flush(old(at)))?,
-        new_pairs: a_second(|at| flush((&two, at)).and_then(|()| flush(meta(at))))?,
-        written_pairs: a_second(|at| flush(old(at)).and_then(|()| flush(meta(at))))?,
-    })
-}
-
-/// How often a second `work` can be done.
-fn a_second(mut work: impl FnMut(u64) -> std::io::Result<()>) -> std::io::Result<f64> {
-    let start = Instant::now();
-    let mut count = 0;
-    while start.elapsed() < SLICE {
-        work(count)?;
-        count += 1;
-    }
-    Ok(count as f64 / start.elapsed().as_secs_f64())
-}
-
-/// hyper on one connection, one request in flight, the requests made once: what
-/// a replay without a store would take.
+/// hyper on one connection, one request in flight: what a replay without a
+/// store would take.
 ///
 /// # Errors
 /// The server did not answer.

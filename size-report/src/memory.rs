@@ -103,9 +103,9 @@ pub fn flight(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
 ///
 /// # Errors
 /// The agent refused a record.
-pub fn large(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
+pub fn large(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
     let mut samples = Vec::new();
-    for _ in 0..if flags.quick { 1 } else { SAMPLES } {
+    for _ in 0..SAMPLES {
         let scene = Scene::start(agent, &[]);
         let senders: Vec<_> = (0..LARGE_CLIENTS)
             .map(|_| Sender::keeping(&scene.agent.socket()))

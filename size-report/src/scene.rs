@@ -55,7 +55,7 @@ pub enum Until {
 }
 
 /// What was sent and acknowledged, or replayed and taken, and what it took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Load {
     pub records: f64,
     pub time: Duration,
@@ -190,6 +190,20 @@ impl Scene {
 }
 
 impl Load {
+    /// Both, one after the other; to start with, none.
+    pub fn and(self, other: Load) -> Load {
+        let sum = |one: Option<Duration>, two: Option<Duration>| match self.records == 0.0 {
+            true => two,
+            false => one.zip(two).map(|(one, two)| one + two),
+        };
+        Load {
+            records: self.records + other.records,
+            time: self.time + other.time,
+            cpu: sum(self.cpu, other.cpu),
+            client_cpu: sum(self.client_cpu, other.client_cpu),
+        }
+    }
+
     /// Records a second.
     pub fn rate(&self) -> f64 {
         self.records / self.time.as_secs_f64()

@@ -9,8 +9,11 @@ use crate::floor::{self, Disk};
 use crate::scene::{FLIGHT, Load, Scene, Shape, Until};
 use crate::support::temp_folder;
 
-/// Spec 9: one in flight reaches this part of the disk's own rate.
-pub const OF_THE_DISK: &str = "of the disk's two flushes";
+/// How long one in flight is sent at a time.
+const TURN: Duration = Duration::from_millis(500);
+/// In [`floor::WAYS`].
+const NEW_PAIRS: usize = 2;
+const WRITTEN_PAIRS: usize = 3;
 
 const ONE: Shape = Shape {
     in_flight: 1,
@@ -18,8 +21,7 @@ const ONE: Shape = Shape {
 };
 
 /// One channel for all, and one for each record; 64 on 4 is spec 9's shape.
-const SHAPES: [(&str, Shape, bool); 7] = [
-    ("1 in flight", ONE, false),
+const SHAPES: [(&str, Shape, bool); 6] = [
     ("16 in flight, 1 channel", shape(16, Some(1)), false),
     ("64 in flight, 1 channel", shape(64, Some(1)), false),
     ("64 in flight, 4 channels", FLIGHT, true),
@@ -42,37 +44,44 @@ const fn shape(in_flight: usize, connections: Option<usize>) -> Shape {
 /// # Errors
 /// The agent refused a record, or the disk failed.
 pub fn ingest(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
+    let mut figures = one_in_flight(agent, flags)?;
     let time = Duration::from_secs(if flags.quick { 2 } else { 5 });
-    let mut figures = Vec::new();
-    let folder = temp_folder();
-    let before = Disk::measure(folder.path())?;
-    let fresh = Scene::start(agent, &[]).send(ONE, Until::Time(time))?;
-    let used = used_store(agent, flags)?.send(ONE, Until::Time(time))?;
-    let disk = before.mean(Disk::measure(folder.path())?);
-    for (name, rate) in [
-        ("flushes into new blocks", disk.new),
-        ("flushes into written blocks", disk.written),
-        ("two flushes, into new blocks", disk.new_pairs),
-        ("two flushes, into written blocks", disk.written_pairs),
-    ] {
-        let name = format!("speed/floor, the disk: {name}");
-        figures.push(Figure::once(name, Unit::PerSecond, Some(rate)));
-    }
-    for (store, load, floor) in [
-        ("new blocks", fresh, disk.new_pairs),
-        ("written blocks", used, disk.written_pairs),
-    ] {
-        let name = format!("ingest, 1 in flight into {store}");
-        figures.extend(rates(&name, &load));
-        let ratio = load.records / load.time.as_secs_f64() / floor;
-        let name = format!("speed/{name}: {OF_THE_DISK}");
-        figures.push(Figure::once(name, Unit::Ratio, Some(ratio)));
-    }
-    for (name, shape, quick) in SHAPES.iter().skip(1) {
-        if *quick || !flags.quick {
-            let load = Scene::start(agent, &[]).send(*shape, Until::Time(time))?;
+    for (name, shape, quick) in SHAPES {
+        if quick || !flags.quick {
+            let load = Scene::start(agent, &[]).send(shape, Until::Time(time))?;
             figures.extend(rates(&format!("ingest, {name}"), &load));
         }
+    }
+    Ok(figures)
+}
+
+/// One in flight and the disk's own flushes, in turn: the disk is not the same
+/// from one second to the next.
+fn one_in_flight(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
+    let folder = temp_folder();
+    let mut disk = Disk::new(folder.path())?;
+    let stores = [
+        ("new blocks", NEW_PAIRS, Scene::start(agent, &[])),
+        ("written blocks", WRITTEN_PAIRS, used_store(agent, flags)?),
+    ];
+    let mut loads = [Load::default(); 2];
+    for _ in 0..if flags.quick { 4 } else { 12 } {
+        disk.measure()?;
+        for ((_, _, scene), load) in stores.iter().zip(&mut loads) {
+            *load = load.and(scene.send(ONE, Until::Time(TURN))?);
+        }
+    }
+    let mut figures = Vec::new();
+    for (way, (name, ..)) in floor::WAYS.iter().enumerate() {
+        let name = format!("speed/floor, the disk: {name}");
+        figures.push(Figure::once(name, Unit::PerSecond, Some(disk.rate(way))));
+    }
+    for ((blocks, floor, _), load) in stores.iter().zip(loads) {
+        let name = format!("ingest, 1 in flight into {blocks}");
+        figures.extend(rates(&name, &load));
+        let name = format!("speed/{name}: of the disk's two flushes");
+        let ratio = load.rate() / disk.rate(*floor);
+        figures.push(Figure::once(name, Unit::Ratio, Some(ratio)));
     }
     Ok(figures)
 }
