@@ -79,13 +79,19 @@ fn grown(figure: &Figure, base: Option<f64>) -> Option<String> {
 }
 
 /// How much a figure may grow, in its own unit; None: it is not compared. PSS
-/// and the file-backed part depend on what else the machine runs.
+/// and the file-backed part depend on what else the machine runs; what is mapped
+/// of a large store, and what the allocator has kept of large records, on the
+/// moment.
 fn tolerance(figure: &str, base: f64) -> Option<f64> {
     let memory = |least: f64| Some(least.max(base * MEMORY_TOLERANCE));
-    match figure.rsplit_once(": ") {
-        None if figure == "size/total" => Some(SIZE_TOLERANCE),
-        Some((_, "anonymous" | "private dirty")) => memory(OWN_TOLERANCE),
-        Some((_, "RSS" | "VmHWM")) => memory(MAPPED_TOLERANCE),
+    let (moment, field) = figure.rsplit_once(": ").unwrap_or((figure, ""));
+    let of_store = moment.starts_with("memory/backlog");
+    let of_large = moment.starts_with("memory/24");
+    match field {
+        "" if figure == "size/total" => Some(SIZE_TOLERANCE),
+        "anonymous" | "private dirty" if !of_large => memory(OWN_TOLERANCE),
+        "RSS" if !of_store && !of_large => memory(MAPPED_TOLERANCE),
+        "VmHWM" => memory(MAPPED_TOLERANCE),
         _ => None,
     }
 }
@@ -177,6 +183,10 @@ mod tests {
             (RSS, kib, Some(2000.0), None, 2256.0, ""),
             (RSS, kib, Some(2000.0), None, 2257.0, "grown by 257 KiB"),
             (RSS, kib, Some(2000.0), Some(2100.0), 2101.0, "over the budget of 2,100 KiB by 1 KiB"),
+            ("memory/24 × 3.9 MB: VmHWM", kib, Some(20_000.0), None, 22_001.0, "2,000 KiB are tolerated"),
+            ("memory/24 × 3.9 MB: anonymous", kib, Some(1.0), None, 9999.0, ""),
+            ("memory/backlog of 7: anonymous", kib, Some(900.0), None, 991.0, "grown by 91 KiB"),
+            ("memory/backlog of 7: RSS", kib, Some(1.0), None, 9999.0, ""),
             ("memory/idle: PSS", kib, Some(1.0), None, 9999.0, ""),
             ("size/.text", bytes, Some(1.0), None, 9999.0, ""),
             ("process/threads", Unit::Count, Some(1.0), Some(1.0), 2.0, "over the budget of 1 by 1"),

@@ -9,6 +9,7 @@ mod flags;
 mod flavour;
 mod floor;
 mod gate;
+mod living;
 mod memory;
 mod proc;
 mod scene;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    living::end_with_a_panic();
     match report(&flags) {
         Ok(good) => ExitCode::from(u8::from(!good)),
         Err(why) => {

@@ -17,8 +17,8 @@ pub const SAMPLES: usize = 5;
 const IDLE_AGE: Duration = Duration::from_secs(3);
 /// How long wake-ups are counted then.
 const IDLE_COUNTED: Duration = Duration::from_secs(10);
-/// Records that are sent with 64 in flight: a hundred groups.
-const FLIGHT_RECORDS: u64 = 6_400;
+/// Records that are sent with 64 in flight: fifty groups.
+const FLIGHT_RECORDS: u64 = 3_200;
 /// Clients of the largest records, and bytes of each (spec 9).
 const LARGE_CLIENTS: usize = 24;
 const LARGE: usize = 3_900_000;

@@ -10,6 +10,7 @@ use echopost::proto::logagent::LogRequest;
 use prost::Message;
 use tokio::task::JoinSet;
 
+use crate::living::Living;
 use crate::proc;
 use crate::support::agent::Agent;
 use crate::support::sender::{Sender, block_on};
@@ -27,6 +28,8 @@ const POLL: Duration = Duration::from_micros(100);
 /// A running agent whose main server is away.
 pub struct Scene {
     pub agent: Agent,
+    /// After the agent, so that it is dropped after it.
+    _living: Living,
     pub server: MainServer,
     pub started: Started,
     pub folder: tempfile::TempDir,
@@ -94,6 +97,7 @@ impl Scene {
         }
         let at = Instant::now();
         let agent = builder.spawn();
+        let living = Living::new(agent.pid());
         let socket = agent.socket();
         // The file that exists answers (spec 5.1); to connect would be a call.
         while !socket.exists() {
@@ -106,6 +110,7 @@ impl Scene {
         };
         Scene {
             agent,
+            _living: living,
             server,
             started,
             folder,
