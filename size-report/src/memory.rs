@@ -30,7 +30,7 @@ const EXIT: Duration = Duration::from_secs(30);
 /// # Errors
 /// The binary cannot be copied.
 pub fn idle(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
-    let lives = lives(agent, &[])?;
+    let lives = lives(agent, &[], rest)?;
     let samples: Vec<_> = lives.iter().map(|(scene, _)| scene.memory()).collect();
     let mut figures = Memory::figures("idle", &samples);
     figures.extend(quiet(lives[0].0.agent.pid(), flags));
@@ -42,14 +42,18 @@ pub fn idle(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
 /// # Errors
 /// The binary cannot be copied.
 pub fn standby(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
-    let lives = lives(agent, &["-standby"])?;
+    let lives = lives(agent, &["-standby"], rest)?;
     let samples: Vec<_> = lives.iter().map(|(scene, _)| scene.memory()).collect();
     Ok(Memory::figures("standby", &samples))
 }
 
-/// Agents side by side that have come to rest. Each runs a copy of the binary,
-/// so that they share none of its pages and PSS is that of an agent alone.
-fn lives(agent: &Path, flags: &[&str]) -> Result<Vec<(Scene, tempfile::TempPath)>, String> {
+/// Agents side by side that have lived through `life`. Each runs a copy of the
+/// binary, so that they share none of its pages and PSS is that of an agent alone.
+fn lives(
+    agent: &Path,
+    flags: &[&str],
+    life: impl Fn(&Scene) -> Result<(), String> + Sync,
+) -> Result<Vec<(Scene, tempfile::TempPath)>, String> {
     let mut lives = Vec::new();
     for _ in 0..SAMPLES {
         let copy = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
@@ -58,10 +62,22 @@ fn lives(agent: &Path, flags: &[&str]) -> Result<Vec<(Scene, tempfile::TempPath)
         std::fs::copy(agent, &copy).map_err(|error| format!("{}: {error}", agent.display()))?;
         lives.push((Scene::start(&copy, flags), copy));
     }
-    for (scene, _) in &lives {
-        scene.wait_age(IDLE_AGE);
-    }
+    std::thread::scope(|scope| {
+        let living: Vec<_> = lives
+            .iter()
+            .map(|(scene, _)| scope.spawn(|| life(scene)))
+            .collect();
+        living.into_iter().try_for_each(|life| {
+            let lived = life.join();
+            lived.unwrap_or_else(|_| Err("a client has panicked".to_owned()))
+        })
+    })?;
     Ok(lives)
+}
+
+fn rest(scene: &Scene) -> Result<(), String> {
+    scene.wait_age(IDLE_AGE);
+    Ok(())
 }
 
 fn quiet(pid: u32, flags: &Flags) -> Vec<Figure> {
@@ -90,12 +106,13 @@ fn quiet(pid: u32, flags: &Flags) -> Vec<Figure> {
 /// # Errors
 /// The agent refused a record.
 pub fn flight(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
-    let mut samples = Vec::new();
-    for _ in 0..SAMPLES {
-        let scene = Scene::start(agent, &[]);
-        scene.send(FLIGHT, Until::Records(FLIGHT_RECORDS))?;
-        samples.push(scene.memory());
-    }
+    let send = |scene: &Scene| {
+        scene
+            .send(FLIGHT, Until::Records(FLIGHT_RECORDS))
+            .map(|_| ())
+    };
+    let lives = lives(agent, &[], send)?;
+    let samples: Vec<_> = lives.iter().map(|(scene, _)| scene.memory()).collect();
     Ok(Memory::figures("64 in flight", &samples))
 }
 
