@@ -30,36 +30,38 @@ impl Build {
 }
 
 /// Builds the flavour asked for, or both, below `target/size-report`: there they
-/// disturb no other build and find their dependencies again.
+/// disturb no other build and find their dependencies again. With symbols only
+/// where they are wanted: that is another link.
 ///
 /// # Errors
 /// What could not be built.
-pub fn build(only: Option<&str>) -> Result<Vec<Build>, String> {
+pub fn build(only: Option<&str>, symbols: bool) -> Result<Vec<Build>, String> {
     [DEFAULT, MINIMAL]
         .into_iter()
         .filter(|flavour| only.is_none_or(|only| only == *flavour))
         .map(|flavour| {
-            // The second link alone has the symbols: its dependencies are the same.
-            let agent = link(flavour, "stripped", &["build"], &[])?;
+            let agent = link(flavour, "stripped", "build", &[])?;
+            // What the agent depends on is compiled already.
             let strip = ["--", "-C", "strip=none"];
-            let symbols = link(flavour, "symbols", &["rustc"], &strip)?;
+            let link = || link(flavour, "symbols", "rustc", &strip);
+            let symbols = symbols.then(link).transpose()?;
             Ok(Build {
                 flavour,
                 agent,
-                symbols: Some(symbols),
+                symbols,
             })
         })
         .collect()
 }
 
-fn link(flavour: &str, kind: &str, verb: &[&str], last: &[&str]) -> Result<PathBuf, String> {
+fn link(flavour: &str, kind: &str, verb: &str, last: &[&str]) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = root.join("target/size-report");
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(&root)
-        .args(verb)
+        .arg(verb)
         .args([
             "--release",
             "--locked",

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 fn report(flags: &Flags) -> Result<bool, String> {
     let head = match &flags.agent {
         Some(agent) => vec![Build::given(flags.flavour, agent)],
-        None => flavour::build(flags.flavour)?,
+        None => flavour::build(flags.flavour, flags.wants(Part::Size))?,
     };
     let head = measure(&head, flags)?;
     let base = match &flags.base_agent {
