@@ -87,7 +87,10 @@ fn link(flavour: &str, kind: &str, verb: &str, last: &[&str]) -> Result<PathBuf,
     }
     // The next build puts another executable in this place.
     let kept = target.join(format!("echopost-{flavour}-{kind}"));
-    std::fs::copy(target.join("release/echopost"), &kept)
+    let made = kept.with_extension(std::process::id().to_string());
+    // Renamed: another run of this tool may be running the one that is there.
+    std::fs::copy(target.join("release/echopost"), &made)
+        .and_then(|_| std::fs::rename(&made, &kept))
         .map_err(|error| format!("{}: {error}", kept.display()))?;
     Ok(kept)
 }
