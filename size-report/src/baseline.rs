@@ -51,9 +51,9 @@ pub fn budgets(path: &Path) -> Result<Budgets, String> {
         .map_err(|why| format!("{}: {why}", path.display()))
 }
 
-/// Puts what was measured into the file; what was not stays as it
-/// is, and so do the budgets. Times of
-/// this machine would tell nothing on another and are left out.
+/// Puts what was measured into the file; what was not stays as it is, and so do the
+/// budgets. Times and speeds of this machine would tell nothing on another, or on
+/// a busier day, and are left out.
 ///
 /// # Errors
 /// The file cannot be read or written.
@@ -69,8 +69,7 @@ pub fn update(path: &Path, measured: &Report) -> Result<(), String> {
 }
 
 fn merge(kept: &mut Flavour, measured: &Flavour) {
-    let lasting =
-        |figure: &&Figure| !matches!(figure.unit, Unit::PerSecond | Unit::Micros | Unit::Millis);
+    let lasting = |figure: &&Figure| matches!(figure.unit, Unit::Bytes | Unit::Kib | Unit::Count);
     for figure in measured.figures.iter().filter(lasting) {
         match kept.figures.iter_mut().find(|old| old.name == figure.name) {
             Some(old) => *old = figure.clone(),
