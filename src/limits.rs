@@ -174,13 +174,19 @@ pub const SESSIONS_KEPT: usize = 10;
 
 // --- Replay (spec 6) ---
 
-/// Connecting to the main server, name resolution included.
+/// Connecting to the main server, from its name's resolution to the TLS
+/// handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the request's last byte to the end of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that the kernel may hold of a request, before it doubles them for its
 /// own needs: they count as sent, and in a memory cgroup.
 pub const SEND_BUFFER: u32 = 128 * KIB as u32;
+/// Bytes that TLS may hold of a request, encrypted, before the kernel takes them:
+/// one TLS record. They count as sent, too.
+pub const TLS_SEND_BUFFER: usize = 16 * KIB;
+/// Peers whose TLS sessions are kept to be resumed: the main server and a proxy.
+pub const TLS_SESSIONS_MAX: usize = 2;
 /// Bytes of an answer's status line and headers; servers stay below 8 KiB by
 /// default. hyper reads ahead, so that up to half as much again may pass.
 pub const ANSWER_HEAD_MAX: usize = 64 * KIB;

@@ -74,6 +74,15 @@ fn a_wrong_command_line_is_one_line_that_names_the_flag() {
 }
 
 #[test]
+#[cfg(not(feature = "tls"))]
+fn https_without_tls_is_refused_and_says_why() {
+    let cwd = temp_folder();
+    let stderr = refused(cwd.path(), &["-health-url", "https://host"], 64);
+    let why = "-health-url https needs the feature tls, which this build lacks";
+    assert!(stderr.contains(why), "{stderr}");
+}
+
+#[test]
 fn a_folder_that_cannot_be_is_one_line_that_names_it() {
     let cwd = temp_folder();
     fs::write(cwd.path().join("file"), "content").expect("write");

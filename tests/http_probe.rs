@@ -122,6 +122,7 @@ async fn the_whole_probe_has_one_time_limit() {
     })
     .await;
     let mut client = server.client_within(impatient());
-    assert_eq!(client.probe().await, unhealthy("timed out after 300ms"));
+    let expected = unhealthy("timed out after 300ms while waiting for the answer");
+    assert_eq!(client.probe().await, expected);
     assert!(server.request_lines().len() < 4);
 }

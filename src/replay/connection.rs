@@ -13,8 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::Body;
-use super::endpoint::Endpoint;
-use super::stream::{Metered, Traffic, connect};
+use super::stream::{Metered, Stream, Traffic};
 use crate::limits::{ANSWER_BODY_KEPT, ANSWER_BODY_MAX, ANSWER_HEAD_MAX, KEEP_ALIVE_SETTLE};
 
 /// A connection and the task that drives it.
@@ -41,8 +40,8 @@ pub(super) struct Broken {
 }
 
 impl Connection {
-    pub(super) async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Connection, String> {
-        let (metered, traffic) = Metered::new(connect(endpoint, limit).await?);
+    pub(super) async fn over(stream: Stream) -> Result<Connection, String> {
+        let (metered, traffic) = Metered::new(stream);
         let (sender, driver) = Builder::new()
             .title_case_headers(true)
             .max_buf_size(ANSWER_HEAD_MAX)

@@ -1,6 +1,7 @@
 //! Tables of URLs.
 
-use super::{Endpoint, mask};
+use super::Endpoint;
+use crate::replay::credentials::mask;
 
 #[test]
 fn urls_that_name_a_server() {
@@ -162,14 +163,6 @@ fn urls_that_do_not() {
         ("ftp://h", start),
         (" http://h", start),
         ("unix:///s", start),
-        (
-            "https://h",
-            "https needs the feature tls, which this build lacks",
-        ),
-        (
-            "HTTPS://s3cr3t:s3cr3t@h",
-            "https needs the feature tls, which this build lacks",
-        ),
         ("http://", "it has no host"),
         ("http:///log", "it has no host"),
         ("http://:5000", "it has no host"),
@@ -220,6 +213,58 @@ fn urls_that_do_not() {
         ("http://u:s3cr3t%+1@h", percent),
     ] {
         assert_eq!(Endpoint::parse(url).err().as_deref(), Some(why), "{url:?}");
+    }
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn https_urls() {
+    // URL, host, port, Host header, Display
+    for (url, host, port, header, shown) in [
+        ("https://h", "h", 443, "h", "https://h"),
+        ("HTTPS://H:443/", "h", 443, "h", "https://h"),
+        ("https://h:80", "h", 80, "h:80", "https://h:80"),
+        ("https://u:p@h/a", "h", 443, "h", "https://***@h/a"),
+        (
+            "https://h.example.",
+            "h.example.",
+            443,
+            "h.example.",
+            "https://h.example.",
+        ),
+        (
+            "https://10.0.0.1:1",
+            "10.0.0.1",
+            1,
+            "10.0.0.1:1",
+            "https://10.0.0.1:1",
+        ),
+        (
+            "https://[fe80::1%25eth0]",
+            "fe80::1%eth0",
+            443,
+            "[fe80::1]",
+            "https://[fe80::1]",
+        ),
+    ] {
+        let endpoint = Endpoint::parse(url).unwrap_or_else(|why| panic!("{url}: {why}"));
+        assert_eq!(endpoint.host(), host, "{url}");
+        assert_eq!(endpoint.port(), port, "{url}");
+        assert_eq!(endpoint.host_header(), header, "{url}");
+        assert_eq!(endpoint.to_string(), shown, "{url}");
+    }
+    for host in ["a~b", "a..b", "-", "127.1"] {
+        let why = Endpoint::parse(&format!("https://{host}")).unwrap_err();
+        assert_eq!(why, "its host is no name for a certificate", "{host}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "tls"))]
+fn https_urls_without_tls() {
+    for url in ["https://h", "HTTPS://s3cr3t:s3cr3t@h"] {
+        let why = Endpoint::parse(url).unwrap_err();
+        assert_eq!(why, "https needs the feature tls, which this build lacks");
     }
 }
 

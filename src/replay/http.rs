@@ -10,8 +10,10 @@ use hyper::{Method, Request, Uri};
 use tokio::time::timeout;
 
 use super::body::Body;
+use super::connect::Connector;
 use super::connection::{Connection, Received};
-use super::endpoint::{Endpoint, mask};
+use super::credentials::mask;
+use super::endpoint::Endpoint;
 use super::redirect;
 use crate::limits::{
     ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS, PROBE_TIMEOUT,
@@ -26,7 +28,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// How long the client waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For a connection, name resolution included.
+    /// For a connection, from the name's resolution to the TLS handshake.
     pub connect: Duration,
     /// For the whole answer, from the last byte that could be sent.
     pub answer: Duration,
@@ -99,6 +101,7 @@ pub enum Probe {
 pub struct Client {
     endpoint: Endpoint,
     timeouts: Timeouts,
+    connector: Connector,
     kept: Option<Connection>,
 }
 
@@ -109,6 +112,7 @@ impl Client {
         Client {
             endpoint,
             timeouts,
+            connector: Connector::default(),
             kept: None,
         }
     }
@@ -119,7 +123,7 @@ impl Client {
         match timeout(limit, self.follow()).await {
             Ok(Ok(())) => Probe::Healthy,
             Ok(Err(why)) => Probe::Unhealthy(why),
-            Err(_) => Probe::Unhealthy(format!("timed out after {limit:?}")),
+            Err(_) => Probe::Unhealthy(self.connector.too_late(limit)),
         }
     }
 
@@ -181,13 +185,18 @@ impl Client {
                 Err(broken) => return Err(Failure::Unreachable(broken.why)),
             }
         }
-        let mut connection = Connection::open(&self.endpoint, self.timeouts.connect)
-            .await
-            .map_err(Failure::Unreachable)?;
+        let mut connection = self.open().await.map_err(Failure::Unreachable)?;
         match connection.send(request, self.timeouts.answer).await {
             Ok(received) => Ok(self.keep(connection, received)),
             Err(broken) => Err(Failure::Unreachable(broken.why)),
         }
+    }
+
+    async fn open(&mut self) -> Result<Connection, String> {
+        let connecting = self
+            .connector
+            .connect(&self.endpoint, self.timeouts.connect);
+        Connection::over(connecting.await?).await
     }
 
     /// The kept connection if it is ready. It is taken, so that it goes with a

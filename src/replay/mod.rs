@@ -1,8 +1,11 @@
 //! Sending records on (spec 6): the pure rules, the HTTP client, the loop.
 
+mod authority;
 pub mod backoff;
 pub mod body;
+mod connect;
 mod connection;
+mod credentials;
 pub mod dice;
 pub mod done;
 pub mod endpoint;
@@ -11,7 +14,12 @@ pub mod pace;
 pub mod patience;
 pub mod redirect;
 pub mod replayer;
+mod resolve;
 pub mod retry_after;
+#[cfg(feature = "tls")]
+mod roots;
 pub mod set_aside;
-pub mod stream;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod verdict;

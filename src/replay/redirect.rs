@@ -3,7 +3,8 @@
 use hyper::Uri;
 use hyper::http::uri::PathAndQuery;
 
-use super::endpoint::{Authority, Endpoint};
+use super::authority::{Authority, Scheme};
+use super::endpoint::Endpoint;
 
 /// The path that `location`, found in the answer for `base`, names on the same
 /// scheme, host and port; `None` where it leads elsewhere or is no URL.
@@ -13,18 +14,17 @@ pub fn resolve(endpoint: &Endpoint, base: &Uri, location: &str) -> Option<Uri> {
     let absolute = match location.split_once(':') {
         // A colon after the first `/` or `?` belongs to no scheme.
         Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
-            if !scheme.eq_ignore_ascii_case("http") {
-                return None;
-            }
-            Some(rest.strip_prefix("//")?)
+            Some((Scheme::of(scheme)?, rest.strip_prefix("//")?))
         }
-        _ => location.strip_prefix("//"),
+        _ => location
+            .strip_prefix("//")
+            .map(|rest| (endpoint.authority().scheme, rest)),
     };
     let target = match absolute {
-        Some(rest) => {
+        Some((scheme, rest)) => {
             let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
             let host = authority.rsplit('@').next().unwrap_or_default();
-            if !endpoint.is_at(&Authority::parse(host).ok()?) {
+            if *endpoint.authority() != Authority::parse(scheme, host).ok()? {
                 return None;
             }
             if path.starts_with('/') {
@@ -130,6 +130,24 @@ mod tests {
         ] {
             let endpoint = Endpoint::parse("http://h:81/prefix").unwrap();
             let target = resolve(&endpoint, &base, location);
+            let target = target.as_ref().map(Uri::to_string);
+            assert_eq!(target.as_deref(), expected, "{location:?}");
+        }
+    }
+    #[test]
+    #[cfg(feature = "tls")]
+    fn a_redirect_keeps_the_scheme() {
+        let endpoint = Endpoint::parse("https://h").unwrap();
+        for (location, expected) in [
+            ("https://h/x", Some("/x")),
+            ("https://h:443/x", Some("/x")),
+            ("//h/x", Some("/x")),
+            ("/x", Some("/x")),
+            ("http://h/x", None),
+            ("http://h:443/x", None),
+            ("//h:80/x", None),
+        ] {
+            let target = resolve(&endpoint, endpoint.health_path(), location);
             let target = target.as_ref().map(Uri::to_string);
             assert_eq!(target.as_deref(), expected, "{location:?}");
         }

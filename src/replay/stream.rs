@@ -1,7 +1,6 @@
 //! The connection to the main server below HTTP.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,69 +8,82 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+#[cfg(feature = "tls")]
+use tokio_rustls::client::TlsStream;
 
-use super::endpoint::Endpoint;
-use crate::limits::SEND_BUFFER;
-
-/// What HTTP is spoken over.
-pub type Stream = TcpStream;
-
-/// Connects to the main server: name resolution and every address it has
-/// within `limit`.
-///
-/// # Errors
-/// Why there is no connection, as one line.
-pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Stream, String> {
-    let deadline = Instant::now() + limit;
-    let lookup = lookup_host((endpoint.host(), endpoint.port()));
-    let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup).await {
-        Err(_) => {
-            return Err(format!(
-                "timed out after {limit:?} while resolving its name"
-            ));
-        }
-        Ok(Err(error)) => return Err(format!("cannot resolve its name: {error}")),
-        Ok(Ok(addresses)) => addresses.collect(),
-    };
-    connect_any(&addresses, deadline)
-        .await
-        .map_err(|error| match error {
-            Some(error) => format!("cannot connect: {error}"),
-            None => format!("timed out after {limit:?} while connecting"),
-        })
+/// What HTTP is spoken over. TLS may be in TLS: a proxy has its own.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<Stream>>),
 }
 
-/// Connects to the first address that lets it. The error is the last one of an
-/// address that answered; without one, it is `None`.
-async fn connect_any(
-    addresses: &[SocketAddr],
-    deadline: Instant,
-) -> Result<TcpStream, Option<io::Error>> {
-    let mut last = None;
-    for (tried, address) in addresses.iter().enumerate() {
-        let remaining = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        // An even share, so that one dead address does not cost the others.
-        let share = deadline.saturating_duration_since(Instant::now()) / remaining;
-        match timeout(share, connect_one(*address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = Some(error),
-            Err(_) => {}
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
+                // Many servers close without TLS's own goodbye. HTTP knows by
+                // itself where an answer ends; only the text of one without a
+                // length could be cut short unseen, and no verdict rests on it.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                read => Poll::Ready(read),
+            },
         }
     }
-    Err(last)
 }
 
-async fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    // A request goes out in one write: Nagle could only delay it.
-    socket.set_nodelay(true)?;
-    socket.connect(address).await
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
 }
 
 /// What went over a [`Metered`] stream; shared with whoever waits for it.
@@ -168,75 +180,5 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::connect_any;
-    use std::net::SocketAddr;
-    use std::time::Duration;
-    use tokio::net::{TcpListener, TcpSocket, TcpStream};
-    use tokio::time::{Instant, timeout};
-
-    /// An address that answers no SYN: a listener whose backlog is full. What
-    /// fills it is returned to be kept.
-    async fn dead_address() -> (SocketAddr, Vec<TcpStream>, TcpListener) {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut filling = Vec::new();
-        while let Ok(stream) =
-            timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-        {
-            filling.push(stream.unwrap());
-        }
-        (address, filling, listener)
-    }
-
-    async fn refused_address() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap()
-    }
-
-    #[tokio::test]
-    async fn every_address_is_tried_within_the_limit() {
-        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let good = live.local_addr().unwrap();
-        let refused = refused_address().await;
-        let (dead, _filling, _listener) = dead_address().await;
-        for addresses in [
-            vec![good],
-            vec![refused, good],
-            vec![dead, good],
-            vec![dead, refused, good, refused],
-        ] {
-            let deadline = Instant::now() + Duration::from_secs(1);
-            let stream = connect_any(&addresses, deadline).await.unwrap();
-            assert_eq!(stream.peer_addr().unwrap(), good, "{addresses:?}");
-            assert!(stream.nodelay().unwrap());
-            assert!(Instant::now() < deadline);
-        }
-    }
-
-    #[tokio::test]
-    async fn no_address_leaves_the_reason() {
-        let refused = refused_address().await;
-        let (dead, _filling, _listener) = dead_address().await;
-        let limit = Duration::from_millis(200);
-        for (addresses, reason) in [
-            (vec![], None),
-            (vec![dead, dead], None),
-            (
-                vec![refused, dead],
-                Some(std::io::ErrorKind::ConnectionRefused),
-            ),
-        ] {
-            let start = Instant::now();
-            let error = connect_any(&addresses, start + limit).await.unwrap_err();
-            assert_eq!(error.map(|error| error.kind()), reason, "{addresses:?}");
-            assert!(start.elapsed() < limit * 3, "{addresses:?}");
-        }
     }
 }

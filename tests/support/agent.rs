@@ -246,6 +246,11 @@ impl Builder {
         self
     }
 
+    pub fn without_env(mut self, name: &str) -> Builder {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Starts it, with stdout and stderr in unnamed files: nothing that could
     /// fill up, nothing that must be drained, and all there once it has ended.
     pub fn spawn(mut self) -> Agent {

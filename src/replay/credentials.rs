@@ -1,0 +1,54 @@
+//! User and password in a URL: as a header, and out of sight.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::HeaderValue;
+
+/// `text`, a URL or a part of one, with `***` in place of user and password.
+pub(super) fn mask(text: &str) -> String {
+    let start = text.find("//").map_or(0, |slashes| slashes + 2);
+    let (before, rest) = text.split_at(start);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, after) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_credentials, host)) => format!("{before}***@{host}{after}"),
+        None => text.to_owned(),
+    }
+}
+
+/// The value of `Authorization` or `Proxy-Authorization` (RFC 7617) for
+/// `user:password`, each percent-encoded; none for the empty text. Marked
+/// sensitive, so that `Debug` does not show it.
+pub(super) fn basic(userinfo: &str) -> Result<Option<HeaderValue>, String> {
+    if userinfo.is_empty() {
+        return Ok(None);
+    }
+    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    let mut pair = percent_decode(user)?;
+    pair.push(b':');
+    pair.extend(percent_decode(password)?);
+    let text = format!("Basic {}", STANDARD.encode(pair));
+    let mut value = HeaderValue::try_from(text).map_err(|error| error.to_string())?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+fn percent_decode(text: &str) -> Result<Vec<u8>, String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => hex(bytes.next())
+                .zip(hex(bytes.next()))
+                .map(|(high, low)| high * 16 + low)
+                .ok_or("a % in its credentials is not followed by two hex digits")?,
+            _ => byte,
+        });
+    }
+    Ok(decoded)
+}
+
+fn hex(digit: Option<u8>) -> Option<u8> {
+    let value = char::from(digit?).to_digit(16)?;
+    u8::try_from(value).ok()
+}

@@ -1,0 +1,311 @@
+//! HTTPS (spec 6): the real agent, TLS servers of two makes, and certificates
+//! made for the moment.
+#![cfg(feature = "tls")]
+
+mod certs;
+mod front;
+mod python;
+#[allow(dead_code)] // the replay tests use all of it
+#[path = "../replay/stage.rs"]
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+
+use certs::{Authority, GOOD, Versions};
+use front::{Front, Handshake, Manner};
+use rustls::ProtocolVersion::{TLSv1_2, TLSv1_3};
+use stage::{DEADLINE, Stage, texts};
+use support::server::MainServer;
+
+/// An agent that trusts `authority`, with a TLS server in front of its own.
+fn stage(front: &Front, host: &str, authority: &Authority, server: MainServer) -> Stage {
+    Stage::with(server, |agent| {
+        agent
+            .health_url(&front.url(host))
+            .env("SSL_CERT_FILE", &authority.file())
+    })
+}
+
+fn delivered(stage: &Stage) -> Vec<String> {
+    let records = stage.server.delivered_json().into_iter();
+    let text = |json| String::from_utf8(json).expect("UTF-8");
+    records.map(text).collect()
+}
+
+/// Every case in a thread of its own: most of the time they wait.
+fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
+
+/// The reason in the event that says that the agent buffers.
+fn complaint(stage: &Stage) -> String {
+    let event = stage
+        .agent
+        .wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    event["error"].as_str().expect("a reason").to_owned()
+}
+
+#[test]
+fn records_go_over_one_connection_of_each_version_to_names_and_addresses() {
+    let authority = Authority::new("Test Authority");
+    let identity = authority.identity(&["localhost", "127.0.0.1"], GOOD);
+    let cases = [
+        (Versions::Only12, "localhost", TLSv1_2),
+        (Versions::Only12, "127.0.0.1", TLSv1_2),
+        (Versions::Only13, "localhost", TLSv1_3),
+        (Versions::Only13, "127.0.0.1", TLSv1_3),
+        (Versions::Both, "LOCALHOST", TLSv1_3),
+    ];
+    side_by_side(cases, |(versions, host, version)| {
+        let mut server = MainServer::new_down();
+        let front = Front::new(server.port(), Manner::Serve(identity.server(versions)));
+        server.up();
+        server.set_health(503);
+        let mut stage = stage(&front, host, &authority, server);
+        let mut records = texts(0..200);
+        // More than TLS, and then the kernel, take at once.
+        records[50] = format!("{:?}", "x".repeat(3_000_000));
+        stage.store(&records);
+        stage.server.set_health(200);
+        stage.agent.expect_exit(0, DEADLINE);
+        assert_eq!(delivered(&stage), records);
+        let host = host.to_lowercase();
+        let handshake = Handshake {
+            version: Some(version),
+            resumed: false,
+            // RFC 6066, 3: no literal addresses.
+            name: (host == "localhost").then_some(host),
+            protocol: Some(b"http/1.1".to_vec()),
+        };
+        assert_eq!(front.handshakes(), [handshake], "{versions:?}");
+        let url = stage.agent.events_named("agent_started")[0]["health_url"].clone();
+        assert!(url.as_str().is_some_and(|url| url.starts_with("https://")));
+    });
+}
+
+#[test]
+fn each_bad_certificate_is_named_in_plain_words_and_only_delays_the_records() {
+    let known = Authority::new("Test Authority");
+    let unknown = Authority::new("Another Authority");
+    let same_name = Authority::new("Test Authority");
+    let good = known.identity(&["localhost"], GOOD);
+    let cases = [
+        (
+            unknown.identity(&["localhost"], GOOD),
+            "its certificate is from an unknown issuer",
+        ),
+        (
+            known.identity(&["localhost"], (2020, 2021)),
+            "its certificate has expired: it ended 2021-01-01T00:00:00Z",
+        ),
+        (
+            known.identity(&["localhost"], (2110, 2120)),
+            "its certificate is not valid yet: it begins 2110-01-01T00:00:00Z",
+        ),
+        (
+            known.identity(&["elsewhere.test", "127.0.0.1"], GOOD),
+            "its certificate is for another name than localhost",
+        ),
+        (
+            same_name.identity(&["localhost"], GOOD),
+            "its certificate is not signed by the issuer that it names",
+        ),
+    ];
+    side_by_side(cases, |(bad, words)| {
+        let server = MainServer::new_up();
+        let front = Front::new(server.port(), Manner::Serve(bad.server(Versions::Both)));
+        let mut stage = stage(&front, "localhost", &known, server);
+        let records = texts(0..3);
+        stage.store(&records);
+        let said = complaint(&stage);
+        assert!(said.starts_with(words), "{said}");
+        assert_eq!(stage.server.requests().len(), 0);
+        front.change(Manner::Serve(good.server(Versions::Both)));
+        stage.agent.expect_exit(0, DEADLINE);
+        assert_eq!(delivered(&stage), records);
+        assert!(stage.set_aside().is_empty());
+    });
+}
+
+#[test]
+fn a_handshake_that_comes_to_nothing_only_delays_the_records() {
+    let authority = Authority::new("Test Authority");
+    let good = authority.identity(&["localhost"], GOOD);
+    let cases = [
+        (Manner::Close, "TLS: tls handshake eof"),
+        (Manner::Plain, "it does not speak TLS"),
+        // The 5 s of a connection hold for the handshake, too.
+        (
+            Manner::Hang,
+            "timed out after 5s while agreeing on keys (TLS)",
+        ),
+    ];
+    side_by_side(cases, |(manner, words)| {
+        let server = MainServer::new_up();
+        let front = Front::new(server.port(), manner);
+        let mut stage = stage(&front, "localhost", &authority, server);
+        let records = texts(0..3);
+        stage.store(&records);
+        assert_eq!(complaint(&stage), words);
+        front.change(Manner::Serve(good.server(Versions::Both)));
+        stage.agent.expect_exit(0, DEADLINE);
+        assert_eq!(delivered(&stage), records);
+    });
+}
+
+#[test]
+fn a_session_is_resumed_and_a_new_certificate_is_taken() {
+    let authority = Authority::new("Test Authority");
+    side_by_side([Versions::Only12, Versions::Only13], |versions| {
+        let certificate = |names: &[&str]| authority.identity(names, GOOD).server(versions);
+        let server = MainServer::new_up();
+        let front = Front::new(server.port(), Manner::Serve(certificate(&["localhost"])));
+        // In standby, so that it does not leave between two records.
+        let stage = Stage::with(server, |agent| {
+            agent
+                .health_url(&front.url("localhost"))
+                .env("SSL_CERT_FILE", &authority.file())
+                .arg("-standby")
+        });
+        stage.store(&texts(["first"]));
+        stage.wait_for("\"first\"");
+        // The server closes an idle connection: reopened without a back-off.
+        front.cut();
+        stage.store(&texts(["second"]));
+        stage.wait_for("\"second\"");
+        let resumed = |front: &Front| -> Vec<bool> {
+            let all = front.handshakes().into_iter();
+            all.map(|handshake| handshake.resumed).collect()
+        };
+        assert_eq!(resumed(&front), [false, true], "{versions:?}");
+        // Another key and another certificate, which knows of no session.
+        front.change(Manner::Serve(certificate(&["localhost"])));
+        stage.store(&texts(["third"]));
+        stage.wait_for("\"third\"");
+        assert_eq!(resumed(&front), [false, true, false], "{versions:?}");
+        assert_eq!(delivered(&stage), texts(["first", "second", "third"]));
+        assert!(stage.agent.events_named("main_unreachable").is_empty());
+        // A session that was resumed does not outlive a certificate that went bad.
+        front.change(Manner::Serve(certificate(&["elsewhere.test"])));
+        stage.store(&texts(["fourth"]));
+        stage.until("complaint", |stage| {
+            stage
+                .agent
+                .stdout()
+                .contains("its certificate is for another name")
+        });
+        front.change(Manner::Serve(certificate(&["localhost"])));
+        stage.wait_for("\"fourth\"");
+    });
+}
+
+#[test]
+fn the_variables_of_openssl_say_whom_to_trust() {
+    let known = Authority::new("Test Authority");
+    let unknown = Authority::new("Another Authority");
+    let both = known.pem() + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let folder = support::temp_folder();
+    let bundle = folder.path().join("bundle.pem");
+    std::fs::write(&bundle, unknown.pem() + &both).expect("write");
+    let bundle = bundle.to_str().expect("UTF-8").to_owned();
+    let list = format!("/nonexistent:{}:{}", unknown.folder(), known.folder());
+    let untrusted = Some("its certificate is from an unknown issuer");
+    let nothing = Some("SSL_CERT_FILE and SSL_CERT_DIR lead to no certificate");
+    let (known_file, unknown_file) = (known.file(), unknown.file());
+    let identity = known.identity(&["localhost"], GOOD);
+    let cases = [
+        (known_file.as_str(), "", None),
+        (&bundle, "", None),
+        ("", known.folder(), None),
+        ("", &list, None),
+        (&unknown_file, known.folder(), None),
+        // The system's own authorities do not count beside them, and sign no
+        // certificate of a test anyway.
+        ("", "", untrusted),
+        (&unknown_file, "", untrusted),
+        ("", unknown.folder(), untrusted),
+        ("/nonexistent", "", nothing),
+        ("/dev/null", "/nonexistent", nothing),
+        ("/", "", nothing),
+    ];
+    side_by_side(cases, |(file, dir, complaint_of)| {
+        let server = MainServer::new_up();
+        let front = Front::new(
+            server.port(),
+            Manner::Serve(identity.server(Versions::Both)),
+        );
+        let mut stage = Stage::with(server, |mut agent| {
+            for (name, value) in [("SSL_CERT_FILE", file), ("SSL_CERT_DIR", dir)] {
+                agent = match value {
+                    "" => agent.without_env(name),
+                    value => agent.env(name, value),
+                };
+            }
+            agent.health_url(&front.url("localhost"))
+        });
+        stage.store(&texts(["record"]));
+        match complaint_of {
+            None => stage.agent.expect_exit(0, DEADLINE),
+            Some(words) => {
+                let said = complaint(&stage);
+                assert!(said.starts_with(words), "{file} {dir}: {said}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_that_dies_and_comes_back_loses_nothing() {
+    let authority = Authority::new("Test Authority");
+    let identity = authority.identity(&["localhost"], GOOD);
+    let server = MainServer::new_up();
+    let front = Front::new(
+        server.port(),
+        Manner::Serve(identity.server(Versions::Both)),
+    );
+    let mut stage = stage(&front, "localhost", &authority, server);
+    let records = texts(0..2_000);
+    std::thread::scope(|scope| {
+        let storing = scope.spawn(|| stage.store(&records));
+        for count in [100, 400, 700, 1_000] {
+            stage.server.wait_delivered(count, DEADLINE);
+            front.cut();
+        }
+        storing.join().expect("all acknowledged");
+    });
+    stage.agent.expect_exit(0, DEADLINE);
+    let (first, again) = stage::first_deliveries(&stage.server);
+    let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
+    let expected: Vec<_> = records.iter().map(String::as_bytes).collect();
+    assert_eq!(first, expected);
+    // At most the one in flight at each cut.
+    assert!(again <= 4, "{again}");
+}
+
+#[test]
+fn a_server_on_openssl_that_says_no_goodbye_gets_every_record_once() {
+    let authority = Authority::new("Test Authority");
+    let identity = authority.identity(&["localhost", "127.0.0.1"], GOOD);
+    for (version, host) in [
+        ("TLSv1_2", "localhost"),
+        ("TLSv1_2", "127.0.0.1"),
+        ("TLSv1_3", "localhost"),
+    ] {
+        let python = python::Server::new(&identity, version);
+        let url = format!("https://{host}:{}", python.port);
+        let mut stage = Stage::with(MainServer::new_down(), |agent| {
+            agent
+                .health_url(&url)
+                .env("SSL_CERT_FILE", &authority.file())
+        });
+        let records = texts(0..20);
+        stage.store(&records);
+        stage.agent.expect_exit(0, DEADLINE);
+        assert_eq!(python.records(), records, "{version}");
+        assert!(stage.agent.events_named("main_unreachable").is_empty());
+    }
+}
