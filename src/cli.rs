@@ -9,6 +9,8 @@ use hyper::header::HeaderValue;
 use crate::error::{Error, Result};
 use crate::ingest::socket;
 use crate::replay::endpoint::Endpoint;
+use crate::replay::proxy::Proxy;
+use crate::replay::route::Route;
 
 /// `v` and the crate's version, as `VERSION` has it.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
@@ -35,6 +37,7 @@ Usage: echopost [flags]      (one dash and two are the same)
   --version         print the version
   --help            print this page
 
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured, SSL_CERT_FILE and _DIR, too.
 Clients send records to DIR/data-nadhi-agent.sock. Events go to stdout and to
 DIR/session-*/agent.log; records the server refused go to agent-failure.log
 beside it.
@@ -61,19 +64,22 @@ pub struct Config {
     pub folder: PathBuf,
     /// For records that carry no key; may be empty.
     pub api_key: String,
-    /// Where the main server is.
-    pub endpoint: Endpoint,
+    /// Where the main server is and what is on the way.
+    pub route: Route,
     /// Wait for the next outage instead of leaving.
     pub standby: bool,
 }
 
-/// Parses the arguments after the program's name. `variable` is the value of
-/// [`API_KEY_VARIABLE`].
+/// Parses the arguments after the program's name. `variable` looks into the
+/// environment: for [`API_KEY_VARIABLE`] and for a proxy.
 ///
 /// # Errors
-/// [`Error::Usage`] naming the flag; [`Error::CannotCreate`] for a folder whose
+/// [`Error::Usage`] naming the flag or the variable; [`Error::CannotCreate`] for a folder whose
 /// socket path is too long.
-pub fn parse(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -> Result<Command> {
+pub fn parse(
+    args: impl Iterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command> {
     let Given {
         folder,
         api_key,
@@ -101,7 +107,7 @@ pub fn parse(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -
         return Err(usage("-datanadhi", "needs a folder"));
     }
     let api_key = api_key
-        .or(variable)
+        .or_else(|| variable(API_KEY_VARIABLE))
         .unwrap_or_default()
         .into_string()
         .ok()
@@ -113,11 +119,13 @@ pub fn parse(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -
         .ok_or_else(|| "is not UTF-8".to_owned())
         .and_then(Endpoint::parse)
         .map_err(|why| usage("-health-url", &why))?;
+    let proxy = Proxy::of_environment(&endpoint, variable)
+        .map_err(|unusable| usage(unusable.variable, &unusable.why))?;
     socket::check_path(&folder)?;
     Ok(Command::Run(Box::new(Config {
         folder,
         api_key,
-        endpoint,
+        route: Route::new(endpoint, proxy),
         standby,
     })))
 }

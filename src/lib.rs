@@ -40,7 +40,7 @@ pub mod proto {
 /// Runs the agent with the process's own arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let variable = std::env::var_os(cli::API_KEY_VARIABLE);
+    let variable = |name: &str| std::env::var_os(name);
     let ended = match cli::parse(std::env::args_os().skip(1), variable) {
         Ok(Command::Run(config)) => lifecycle::run(*config),
         Ok(Command::Help) => print(cli::HELP),

@@ -174,8 +174,8 @@ pub const SESSIONS_KEPT: usize = 10;
 
 // --- Replay (spec 6) ---
 
-/// Connecting to the main server, from its name's resolution to the TLS
-/// handshake.
+/// Connecting to the main server, from the name's resolution over a proxy's
+/// tunnel to the TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the request's last byte to the end of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -187,6 +187,8 @@ pub const SEND_BUFFER: u32 = 128 * KIB as u32;
 pub const TLS_SEND_BUFFER: usize = 16 * KIB;
 /// Peers whose TLS sessions are kept to be resumed: the main server and a proxy.
 pub const TLS_SESSIONS_MAX: usize = 2;
+/// Bytes of a proxy's answer to CONNECT: its status line and headers.
+pub const TUNNEL_ANSWER_MAX: usize = 8 * KIB;
 /// Bytes of an answer's status line and headers; servers stay below 8 KiB by
 /// default. hyper reads ahead, so that up to half as much again may pass.
 pub const ANSWER_HEAD_MAX: usize = 64 * KIB;

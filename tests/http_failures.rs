@@ -123,19 +123,19 @@ async fn unreadable_answers_are_failures_even_with_a_status() {
         ),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
-            "error reading a body",
+            "answered 200, then: error reading a body",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf",
-            "error reading a body",
+            "answered 200, then: error reading a body",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
-            "error reading a body",
+            "answered 200, then: error reading a body",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-            "error reading a body",
+            "answered 200, then: error reading a body",
         ),
         ("SSH-2.0-OpenSSH_9.6\r\n", "invalid HTTP version parsed"),
         ("<html>hello</html>\r\n\r\n", "invalid HTTP version parsed"),

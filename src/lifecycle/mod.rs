@@ -103,7 +103,7 @@ async fn serve(
     tokio::spawn(doorway.clone().watch(events.clone()));
     tokio::spawn(progress(Arc::clone(folder), events.clone(), store.clone()));
     let replayer = Replayer::new(
-        config.endpoint,
+        config.route,
         config.api_key,
         store.clone(),
         events.clone(),
@@ -179,18 +179,20 @@ async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
 }
 
 fn announce(config: &Config, folder: &Folder, events: &Events) {
-    let server = config.endpoint.to_string();
+    let server = config.route.endpoint().to_string();
+    let proxy = config.route.proxy().map(ToString::to_string);
     let path = folder.path().to_string_lossy();
-    events.emit(
-        "agent_started",
-        &[
-            ("version", VERSION.into()),
-            ("pid", u64::from(std::process::id()).into()),
-            ("folder", (&*path).into()),
-            ("health_url", (&server).into()),
-            ("standby", config.standby.into()),
-        ],
-    );
+    let mut fields = vec![
+        ("version", VERSION.into()),
+        ("pid", u64::from(std::process::id()).into()),
+        ("folder", (&*path).into()),
+        ("health_url", (&server).into()),
+        ("standby", config.standby.into()),
+    ];
+    if let Some(proxy) = &proxy {
+        fields.push(("proxy", proxy.into()));
+    }
+    events.emit("agent_started", &fields);
     if folder.has_go_store() {
         let why = "pebble/ holds records that only the Go agent can read; it is left alone";
         events.emit("go_store_found", &[("note", why.into())]);

@@ -98,6 +98,16 @@ impl Authority {
         }
     }
 
+    /// As CONNECT wants it: always with the port.
+    #[cfg(feature = "tls")]
+    pub(super) fn with_port(&self) -> String {
+        let host = self.host_without_zone();
+        match host.contains(':') {
+            true => format!("[{host}]:{}", self.port),
+            false => format!("{host}:{}", self.port),
+        }
+    }
+
     /// As a URL without a path; `credentials`: it had some, which do not show.
     pub(super) fn shown(&self, credentials: bool) -> String {
         let mask = if credentials { "***@" } else { "" };

@@ -1,4 +1,4 @@
-//! From an endpoint to a stream that HTTP can be spoken over.
+//! From a route to a stream that HTTP can be spoken over.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +8,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
 #[cfg(feature = "tls")]
-use super::authority::Scheme;
-use super::endpoint::Endpoint;
+use super::authority::{Authority, Scheme};
 use super::resolve::resolve;
+use super::route::Route;
 use super::stream::Stream;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
+#[cfg(feature = "tls")]
+use super::tunnel;
 use crate::limits::SEND_BUFFER;
 
 /// Makes connections to the main server.
@@ -26,18 +28,18 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Connects: name resolution, every address it has, and the TLS handshake
-    /// within `limit`.
+    /// Connects: name resolution, every address it has, a proxy's tunnel and the
+    /// TLS handshakes within `limit`.
     ///
     /// # Errors
     /// Why there is no connection, as one line.
     pub(super) async fn connect(
         &mut self,
-        endpoint: &Endpoint,
+        route: &Route,
         limit: Duration,
     ) -> Result<Stream, String> {
         let deadline = Instant::now() + limit;
-        match timeout_at(deadline, self.steps(endpoint, deadline)).await {
+        match timeout_at(deadline, self.steps(route, deadline)).await {
             Ok(Ok(stream)) => {
                 self.doing = "waiting for the answer";
                 Ok(stream)
@@ -53,24 +55,44 @@ impl Connector {
     }
 
     /// The error is `None` where all that went wrong is that `deadline` passed.
-    async fn steps(
-        &mut self,
-        endpoint: &Endpoint,
-        deadline: Instant,
-    ) -> Result<Stream, Option<String>> {
+    async fn steps(&mut self, route: &Route, deadline: Instant) -> Result<Stream, Option<String>> {
+        let hop = route.first_hop();
         self.doing = "resolving its name";
-        let addresses = resolve(endpoint.host(), endpoint.port()).await?;
+        let addresses = resolve(&hop.host, hop.port).await?;
         self.doing = "connecting";
         let tcp = connect_any(&addresses, deadline)
             .await
             .map_err(|error| error.map(|error| format!("cannot connect: {error}")))?;
         let stream = Stream::Plain(tcp);
         #[cfg(feature = "tls")]
-        if endpoint.authority().scheme == Scheme::Https {
-            self.doing = "agreeing on keys (TLS)";
-            return Ok(self.tls.handshake(endpoint.authority(), stream).await?);
-        }
+        let stream = self.secure(route, stream).await?;
         Ok(stream)
+    }
+
+    /// Lays TLS over `stream` with whoever wants it: the proxy, the main server.
+    #[cfg(feature = "tls")]
+    async fn secure(&mut self, route: &Route, mut stream: Stream) -> Result<Stream, String> {
+        let server = route.endpoint().authority();
+        if let Some(proxy) = route.proxy() {
+            stream = self.agree(proxy.authority(), stream).await?;
+            if server.scheme == Scheme::Https {
+                self.doing = "asking for a tunnel";
+                stream = tunnel::open(stream, proxy, server).await?;
+            }
+        }
+        match route.forwarder() {
+            Some(_) => Ok(stream),
+            None => self.agree(server, stream).await,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    async fn agree(&mut self, peer: &Authority, stream: Stream) -> Result<Stream, String> {
+        if peer.scheme == Scheme::Http {
+            return Ok(stream);
+        }
+        self.doing = "agreeing on keys (TLS)";
+        self.tls.handshake(peer, stream).await
     }
 }
 

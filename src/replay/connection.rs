@@ -114,7 +114,7 @@ impl Connection {
         let mut length = 0;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Broken {
-                why: chain(&error),
+                why: format!("answered {}, then: {}", received.status, chain(&error)),
                 unanswered: false,
             })?;
             let Some(data) = frame.data_ref() else {

@@ -4,25 +4,28 @@ use std::fmt;
 use std::time::Duration;
 
 use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+    self, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+    RETRY_AFTER,
 };
 use hyper::{Method, Request, Uri};
 use tokio::time::timeout;
 
+use super::USER_AGENT;
 use super::body::Body;
 use super::connect::Connector;
 use super::connection::{Connection, Received};
 use super::credentials::mask;
-use super::endpoint::Endpoint;
+use super::proxy::Proxy;
 use super::redirect;
+use super::route::Route;
+use super::verdict::{self, Verdict};
 use crate::limits::{
     ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS, PROBE_TIMEOUT,
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("datanadhi-api-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("echopost/", env!("CARGO_PKG_VERSION")));
+const AGENT: HeaderValue = HeaderValue::from_static(USER_AGENT);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// How long the client waits.
@@ -99,7 +102,7 @@ pub enum Probe {
 /// The client of the one main server. Needs a tokio runtime with time and I/O;
 /// dropping a future of it drops the connection that it used.
 pub struct Client {
-    endpoint: Endpoint,
+    route: Route,
     timeouts: Timeouts,
     connector: Connector,
     kept: Option<Connection>,
@@ -108,9 +111,9 @@ pub struct Client {
 impl Client {
     /// A client that has not connected yet.
     #[must_use]
-    pub fn new(endpoint: Endpoint, timeouts: Timeouts) -> Client {
+    pub fn new(route: impl Into<Route>, timeouts: Timeouts) -> Client {
         Client {
-            endpoint,
+            route: route.into(),
             timeouts,
             connector: Connector::default(),
             kept: None,
@@ -119,11 +122,9 @@ impl Client {
 
     /// Asks whether the main server is healthy (spec 5.2).
     pub async fn probe(&mut self) -> Probe {
-        let limit = self.timeouts.probe;
-        match timeout(limit, self.follow()).await {
-            Ok(Ok(())) => Probe::Healthy,
-            Ok(Err(why)) => Probe::Unhealthy(why),
-            Err(_) => Probe::Unhealthy(self.connector.too_late(limit)),
+        match self.look().await {
+            Ok(()) => Probe::Healthy,
+            Err(why) => Probe::Unhealthy(self.route.blame(why)),
         }
     }
 
@@ -133,8 +134,18 @@ impl Client {
     /// [`Failure::Unreachable`] without a readable answer,
     /// [`Failure::Unsendable`] where a header cannot hold what it should.
     pub async fn post(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
-        let path = self.endpoint.log_path().clone();
+        self.deliver(delivery)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Unreachable(why) => Failure::Unreachable(self.route.blame(why)),
+                unsendable => unsendable,
+            })
+    }
+
+    async fn deliver(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
+        let path = self.route.endpoint().log_path().clone();
         let received = self.exchange(&path, Some(delivery)).await?;
+        self.confirm(received.status).await?;
         Ok(Answer {
             status: received.status,
             retry_after: received
@@ -146,9 +157,33 @@ impl Client {
         })
     }
 
+    /// Makes sure that an answer that a record may be set aside for is the main
+    /// server's: a proxy that cannot reach it answers in its own name, and not
+    /// always with one of the statuses for that.
+    async fn confirm(&mut self, status: u16) -> Result<(), Failure> {
+        let harmless = matches!(
+            verdict::of_status(status),
+            Verdict::Delivered | Verdict::NotNow
+        );
+        if harmless || self.route.forwarder().is_none() {
+            return Ok(());
+        }
+        self.look().await.map_err(|why| {
+            Failure::Unreachable(format!("answered {status}, and the probe after it: {why}"))
+        })
+    }
+
+    /// A probe; why the server is not healthy.
+    async fn look(&mut self) -> Result<(), String> {
+        let limit = self.timeouts.probe;
+        timeout(limit, self.follow())
+            .await
+            .unwrap_or_else(|_| Err(self.connector.too_late(limit)))
+    }
+
     /// A probe without its time limit.
     async fn follow(&mut self) -> Result<(), String> {
-        let mut path = self.endpoint.health_path().clone();
+        let mut path = self.route.endpoint().health_path().clone();
         for _ in 0..=PROBE_REDIRECTS {
             let received = self
                 .exchange(&path, None)
@@ -158,11 +193,11 @@ impl Client {
             match received.location() {
                 _ if (200..300).contains(&status) => return Ok(()),
                 Some(location) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
-                    path =
-                        redirect::resolve(&self.endpoint, &path, &location).ok_or_else(|| {
-                            let target = shown(&location);
-                            format!("answered {status} to another server, not followed: {target}")
-                        })?;
+                    let endpoint = self.route.endpoint();
+                    path = redirect::resolve(endpoint, &path, &location).ok_or_else(|| {
+                        let target = shown(&location);
+                        format!("answered {status} to another server, not followed: {target}")
+                    })?;
                 }
                 _ => return Err(format!("answered {status}")),
             }
@@ -170,8 +205,24 @@ impl Client {
         Err(format!("more than {PROBE_REDIRECTS} redirects"))
     }
 
-    /// One request and its answer, on the kept connection if it still lives.
+    /// One request and its answer.
     async fn exchange(
+        &mut self,
+        path: &Uri,
+        delivery: Option<Delivery<'_>>,
+    ) -> Result<Received, Failure> {
+        let received = self.send(path, delivery).await?;
+        // Never the main server's (RFC 9110, 15.5.8).
+        if received.status == 407 && self.route.forwarder().is_some() {
+            self.kept = None;
+            let why = "it wants other credentials (407)".to_owned();
+            return Err(Failure::Unreachable(why));
+        }
+        Ok(received)
+    }
+
+    /// Sends a request on the kept connection if it still lives.
+    async fn send(
         &mut self,
         path: &Uri,
         delivery: Option<Delivery<'_>>,
@@ -193,9 +244,7 @@ impl Client {
     }
 
     async fn open(&mut self) -> Result<Connection, String> {
-        let connecting = self
-            .connector
-            .connect(&self.endpoint, self.timeouts.connect);
+        let connecting = self.connector.connect(&self.route, self.timeouts.connect);
         Connection::over(connecting.await?).await
     }
 
@@ -220,17 +269,20 @@ impl Client {
     ) -> Result<Request<Body>, Failure> {
         let body = delivery.map_or_else(Body::default, |delivery| delivery.body.clone());
         let mut request = Request::new(body);
-        *request.uri_mut() = path.clone();
+        *request.uri_mut() = self.route.target(path);
         let headers = request.headers_mut();
-        headers.insert(HOST, self.endpoint.host_header().clone());
-        headers.insert(USER_AGENT, AGENT);
-        if let Some(value) = self.endpoint.authorization() {
+        headers.insert(HOST, self.route.endpoint().host_header().clone());
+        headers.insert(header::USER_AGENT, AGENT);
+        if let Some(value) = self.route.endpoint().authorization() {
             headers.insert(AUTHORIZATION, value.clone());
+        }
+        if let Some(value) = self.route.forwarder().and_then(Proxy::authorization) {
+            headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
         if let Some(delivery) = delivery {
             headers.insert(CONTENT_TYPE, JSON);
-            headers.insert(API_KEY, header("api_key", delivery.api_key)?);
-            let key = header("idempotency key", delivery.idempotency_key)?;
+            headers.insert(API_KEY, sensitive("api_key", delivery.api_key)?);
+            let key = sensitive("idempotency key", delivery.idempotency_key)?;
             headers.insert(IDEMPOTENCY_KEY, key);
             *request.method_mut() = Method::POST;
         }
@@ -238,7 +290,7 @@ impl Client {
     }
 }
 
-fn header(name: &str, text: &str) -> Result<HeaderValue, Failure> {
+fn sensitive(name: &str, text: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(text)
         .map_err(|_| Failure::Unsendable(format!("no HTTP header can hold its {name}")))?;
     value.set_sensitive(true);

@@ -10,16 +10,24 @@ pub mod dice;
 pub mod done;
 pub mod endpoint;
 pub mod http;
+mod no_proxy;
 pub mod pace;
 pub mod patience;
+pub mod proxy;
 pub mod redirect;
 pub mod replayer;
 mod resolve;
 pub mod retry_after;
 #[cfg(feature = "tls")]
 mod roots;
+pub mod route;
 pub mod set_aside;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tunnel;
 pub mod verdict;
+
+/// What the agent calls itself to servers and proxies.
+const USER_AGENT: &str = concat!("echopost/", env!("CARGO_PKG_VERSION"));

@@ -13,11 +13,11 @@ use crate::limits::LOCATION_KEPT;
 use crate::replay::body::body;
 use crate::replay::dice::random;
 use crate::replay::done::Done;
-use crate::replay::endpoint::Endpoint;
 use crate::replay::http::{Answer, Client, Delivery, Failure, Probe, Timeouts};
 use crate::replay::pace::Pace;
 use crate::replay::patience::Outcome;
 use crate::replay::retry_after;
+use crate::replay::route::Route;
 use crate::replay::set_aside::{self, Refusal};
 use crate::replay::verdict::{self, Verdict};
 use crate::store::{self, Record};
@@ -59,7 +59,7 @@ impl Replayer {
     /// A replayer that has sent nothing yet.
     #[must_use]
     pub fn new(
-        endpoint: Endpoint,
+        route: Route,
         api_key: String,
         store: store::Handle,
         events: Events,
@@ -67,7 +67,7 @@ impl Replayer {
     ) -> Replayer {
         let success_log = session.success_log().ok();
         Replayer {
-            client: Client::new(endpoint, Timeouts::default()),
+            client: Client::new(route, Timeouts::default()),
             done: Done::new(store.clone(), success_log),
             store,
             events,

@@ -232,13 +232,14 @@ impl Shared {
     fn serve(&self, mut stream: &TcpStream, number: u64) -> io::Result<()> {
         let mut reader = BufReader::new(stream);
         while let Some(message) = Message::read(&mut reader)? {
+            let last = message.header("connection") == Some("close");
             let answer = self.decide(message, number);
             let given = match self.wait_while_open(number, answer.delay) {
                 true => give(&mut stream, &mut reader, &answer),
                 false => Ok(false),
             };
             self.state().in_flight -= 1;
-            if !given? {
+            if !given? || last {
                 break;
             }
         }

@@ -1,0 +1,76 @@
+//! How the main server is reached: by itself or through a proxy.
+
+use hyper::Uri;
+
+use super::authority::{Authority, Scheme};
+use super::endpoint::Endpoint;
+use super::proxy::Proxy;
+
+/// The way to the main server.
+#[derive(Debug, Clone)]
+pub struct Route {
+    endpoint: Endpoint,
+    proxy: Option<Proxy>,
+}
+
+impl From<Endpoint> for Route {
+    fn from(endpoint: Endpoint) -> Route {
+        Route::new(endpoint, None)
+    }
+}
+
+impl Route {
+    /// To `endpoint`, through `proxy` if there is one.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, proxy: Option<Proxy>) -> Route {
+        Route { endpoint, proxy }
+    }
+
+    /// Where the main server is.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What is on the way.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    /// The proxy that takes the requests themselves and passes them on: answers
+    /// may be its own.
+    pub(super) fn forwarder(&self) -> Option<&Proxy> {
+        self.proxy
+            .as_ref()
+            .filter(|_| self.endpoint.authority().scheme == Scheme::Http)
+    }
+
+    /// Who is connected to.
+    pub(super) fn first_hop(&self) -> &Authority {
+        match &self.proxy {
+            Some(proxy) => proxy.authority(),
+            None => self.endpoint.authority(),
+        }
+    }
+
+    /// The request line's target: for a proxy that passes requests on the whole
+    /// URL (RFC 9112, 3.2.2).
+    pub(super) fn target(&self, path: &Uri) -> Uri {
+        if self.forwarder().is_none() {
+            return path.clone();
+        }
+        let authority = self.endpoint.authority();
+        let url = authority.shown(false) + &path.to_string();
+        // Its parts have all been read before.
+        Uri::try_from(url).unwrap_or_else(|_| path.clone())
+    }
+
+    /// `why`, with the proxy that may be the cause.
+    pub(super) fn blame(&self, why: String) -> String {
+        match &self.proxy {
+            Some(proxy) => format!("through the proxy {proxy}: {why}"),
+            None => why,
+        }
+    }
+}

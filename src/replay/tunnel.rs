@@ -1,0 +1,62 @@
+//! A tunnel through a proxy (RFC 9110, 9.3.6).
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::USER_AGENT;
+use super::authority::Authority;
+use super::proxy::Proxy;
+use super::stream::Stream;
+use crate::limits::TUNNEL_ANSWER_MAX;
+
+/// Asks the proxy at the other end of `stream` for a tunnel to `target`.
+///
+/// # Errors
+/// Why there is none, as one line.
+pub(super) async fn open(
+    mut stream: Stream,
+    proxy: &Proxy,
+    target: &Authority,
+) -> Result<Stream, String> {
+    let broken = |error: std::io::Error| format!("no tunnel: {error}");
+    let request = request(proxy, target);
+    stream.write_all(&request).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
+    let mut head = Vec::with_capacity(1024);
+    while !head.ends_with(b"\r\n\r\n") {
+        // No byte more: what follows is not the proxy's.
+        let byte = stream.read_u8().await.map_err(broken)?;
+        head.push(byte);
+        if head.len() == TUNNEL_ANSWER_MAX {
+            return Err("no tunnel: its answer to CONNECT is too long".into());
+        }
+    }
+    match status(&head) {
+        Some(200..=299) => Ok(stream),
+        Some(status @ (401 | 407)) => {
+            Err(format!("no tunnel: it wants other credentials ({status})"))
+        }
+        Some(status) => Err(format!("no tunnel: it answered {status}")),
+        None => Err("no tunnel: it does not speak HTTP".into()),
+    }
+}
+
+fn request(proxy: &Proxy, target: &Authority) -> Vec<u8> {
+    let target = target.with_port();
+    let mut request =
+        format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: {USER_AGENT}\r\n")
+            .into_bytes();
+    if let Some(value) = proxy.authorization() {
+        request.extend(b"Proxy-Authorization: ");
+        request.extend(value.as_bytes());
+        request.extend(b"\r\n");
+    }
+    request.extend(b"\r\n");
+    request
+}
+
+/// The status in an answer's first line (RFC 9112, 4).
+fn status(head: &[u8]) -> Option<u16> {
+    let line = head.strip_prefix(b"HTTP/1.")?;
+    let digits = std::str::from_utf8(line.get(2..5)?).ok()?;
+    digits.parse().ok()
+}

@@ -1,0 +1,171 @@
+//! Tunnels to a server that speaks TLS, and proxies that speak it.
+
+#[allow(dead_code)] // the tests of HTTPS use all of it
+#[path = "../https/certs.rs"]
+mod certs;
+#[allow(dead_code)]
+#[path = "../https/front.rs"]
+mod front;
+
+use certs::{Authority, GOOD, Versions};
+use front::{Front, Manner};
+
+use crate::stage::{DEADLINE, Stage, texts};
+use crate::support::server::MainServer;
+use crate::tinyproxy::Tinyproxy;
+use crate::{CREDENTIALS, expect_all, side_by_side, wait_complaint};
+
+/// TLS for the main server, and whom to trust.
+struct Secure {
+    authority: Authority,
+    manner: Manner,
+}
+
+impl Secure {
+    fn new() -> Secure {
+        let authority = Authority::new("Test Authority");
+        let names = ["0.0.0.0", "localhost"];
+        let identity = authority.identity(&names, GOOD);
+        let manner = Manner::Serve(identity.server(Versions::Both));
+        Secure { authority, manner }
+    }
+
+    /// In front of a port.
+    fn front(&self, port: u16) -> Front {
+        Front::new(port, self.manner.clone())
+    }
+
+    fn stage(&self, server: MainServer, front: &Front, variable: &str, proxy: &str) -> Stage {
+        Stage::with(server, |agent| {
+            agent
+                .health_url(&front.url("0.0.0.0"))
+                .env("SSL_CERT_FILE", &self.authority.file())
+                .env(variable, proxy)
+        })
+    }
+}
+
+#[test]
+fn one_tunnel_carries_all_records() {
+    let secure = Secure::new();
+    let proxy = Tinyproxy::new(CREDENTIALS);
+    let server = MainServer::new_up();
+    let front = secure.front(server.port());
+    let url = proxy.url("user:s3cr%2Dt@");
+    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+    let mut records = texts(0..200);
+    records[100] = format!("{:?}", "x".repeat(3_000_000));
+    stage.store(&records);
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+    assert_eq!(front.handshakes().len(), 1);
+    let started = &stage.agent.events_named("agent_started")[0];
+    assert_eq!(started["proxy"], proxy.url("***@"));
+    assert!(!stage.agent.stdout().contains("s3cr"));
+}
+
+#[test]
+fn a_proxy_that_refuses_the_tunnel_only_delays_the_records() {
+    let secure = Secure::new();
+    let cases = [
+        ("", "ConnectPort 1", "", "no tunnel: it answered 403"),
+        (
+            "user:wr0ng@",
+            CREDENTIALS,
+            "BasicAuth user wr0ng",
+            "no tunnel: it wants other credentials (401)",
+        ),
+        (
+            "",
+            CREDENTIALS,
+            "",
+            "no tunnel: it wants other credentials (407)",
+        ),
+    ];
+    side_by_side(cases, |(credentials, refusing, mended, words)| {
+        let mut proxy = Tinyproxy::new(refusing);
+        let server = MainServer::new_up();
+        let front = secure.front(server.port());
+        let url = proxy.url(credentials);
+        let mut stage = secure.stage(server, &front, "https_proxy", &url);
+        let records = texts(0..20);
+        stage.store(&records);
+        let shown = proxy.url(if credentials.is_empty() { "" } else { "***@" });
+        wait_complaint(&stage, &format!("through the proxy {shown}: {words}"));
+        assert!(stage.server.requests().is_empty());
+        proxy.down();
+        proxy.up(mended);
+        stage.agent.expect_exit(0, DEADLINE);
+        expect_all(&stage, &records);
+        assert!(!stage.agent.stdout().contains("wr0ng"));
+    });
+}
+
+#[test]
+fn a_proxy_that_breaks_off_is_named_with_the_reason() {
+    let secure = Secure::new();
+    let cases = [
+        (Manner::Close, "no tunnel: "),
+        (Manner::Plain, "no tunnel: it answered 400"),
+        (Manner::Hang, "timed out after 5s while asking for a tunnel"),
+    ];
+    side_by_side(cases, |(manner, words)| {
+        let proxy = Front::new(0, manner);
+        let server = MainServer::new_up();
+        let front = secure.front(server.port());
+        let url = format!("http://127.0.0.1:{}", proxy.port);
+        let stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+        wait_complaint(&stage, &format!("through the proxy {url}: {words}"));
+    });
+}
+
+#[test]
+fn a_proxy_that_is_killed_with_the_tunnel_loses_nothing() {
+    let secure = Secure::new();
+    let mut proxy = Tinyproxy::new("");
+    let server = MainServer::new_up();
+    server.set_health(503);
+    let front = secure.front(server.port());
+    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &proxy.url(""));
+    let records = texts(0..2_000);
+    stage.store(&records);
+    stage.server.set_health(200);
+    stage.server.wait_delivered(50, DEADLINE);
+    proxy.down();
+    let shown = proxy.url("");
+    wait_complaint(&stage, &format!("through the proxy {shown}: "));
+    proxy.up("");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+}
+
+/// TLS to the proxy, and for an https server another TLS inside.
+#[test]
+fn the_proxy_itself_may_speak_tls() {
+    let secure = Secure::new();
+    let records = texts(0..50);
+    for scheme in ["http", "https"] {
+        let proxy = Tinyproxy::new(CREDENTIALS);
+        let proxy_front = secure.front(proxy.port);
+        let url = format!("https://user:s3cr-t@localhost:{}", proxy_front.port);
+        let server = MainServer::new_up();
+        let front = secure.front(server.port());
+        let main = match scheme {
+            "http" => format!("http://0.0.0.0:{}", server.port()),
+            _ => front.url("0.0.0.0"),
+        };
+        let mut stage = Stage::with(server, |agent| {
+            agent
+                .health_url(&main)
+                .env("SSL_CERT_FILE", &secure.authority.file())
+                .env(&format!("{}_PROXY", scheme.to_uppercase()), &url)
+        });
+        stage.store(&records);
+        stage.agent.expect_exit(0, DEADLINE);
+        expect_all(&stage, &records);
+        assert_ne!(proxy_front.handshakes(), []);
+        assert_eq!(front.handshakes().is_empty(), scheme == "http");
+        let header = stage.server.posts()[0].header("via").map(str::to_owned);
+        assert_eq!(header.is_some(), scheme == "http");
+    }
+}

@@ -1,0 +1,261 @@
+//! Proxies (spec 6): the real agent, Tinyproxy, and proxies that break off.
+//!
+//! The main server is at 0.0.0.0, which leads to 127.0.0.1 and is not exempt as
+//! loopback addresses are.
+
+#[cfg(feature = "tls")]
+mod https;
+#[allow(dead_code)] // the replay tests use all of it
+#[path = "../replay/stage.rs"]
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod tinyproxy;
+
+use stage::{DEADLINE, Stage, first_deliveries, texts};
+use support::agent::{Agent, names_in, session_file};
+use support::server::MainServer;
+use support::temp_folder;
+use tinyproxy::Tinyproxy;
+
+const CREDENTIALS: &str = "BasicAuth user s3cr-t";
+
+/// An agent that goes to its server through the proxy that `variable` names.
+fn stage(server: MainServer, variable: &str, proxy: &str) -> Stage {
+    let url = format!("http://0.0.0.0:{}", server.port());
+    Stage::with(server, |agent| agent.health_url(&url).env(variable, proxy))
+}
+
+/// Every case in a thread of its own: most of the time they wait.
+fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
+
+/// Waits for an event that complains of this.
+fn wait_complaint(stage: &Stage, words: &str) {
+    stage.until(words, |stage| {
+        let mut events = stage.agent.events().into_iter();
+        events.any(|event| {
+            event["error"]
+                .as_str()
+                .is_some_and(|why| why.contains(words))
+        })
+    });
+}
+
+/// Everything arrived once or more, in order, and nothing was given up.
+fn expect_all(stage: &Stage, records: &[String]) {
+    let (first, _) = first_deliveries(&stage.server);
+    let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
+    let expected: Vec<_> = records.iter().map(String::as_bytes).collect();
+    assert_eq!(first, expected);
+    assert!(stage.set_aside().is_empty());
+}
+
+#[test]
+fn records_go_through_a_proxy_that_wants_credentials_which_show_nowhere() {
+    let proxy = Tinyproxy::new(CREDENTIALS);
+    let server = MainServer::new_up();
+    let mut stage = stage(server, "HTTP_PROXY", &proxy.url("user:s3cr%2Dt@"));
+    let records = texts(0..200);
+    stage.store(&records);
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+    for request in stage.server.requests() {
+        let header = |name| request.header(name).map(str::to_owned);
+        assert!(
+            header("via").is_some_and(|via| via.contains("tinyproxy")),
+            "{request:?}"
+        );
+        assert_eq!(header("proxy-authorization"), None);
+        let host = format!("0.0.0.0:{}", stage.server.port());
+        assert_eq!(header("host"), Some(host));
+        assert!(matches!(request.path.as_str(), "/" | "/log"), "{request:?}");
+    }
+    let started = &stage.agent.events_named("agent_started")[0];
+    assert_eq!(started["proxy"], proxy.url("***@"));
+    assert!(stage.agent.events_named("main_unreachable").is_empty());
+    // Base64 of user:s3cr-t.
+    for secret in ["s3cr", "dXNlcjpzM2NyLXQ"] {
+        assert!(!stage.agent.stdout().contains(secret));
+    }
+}
+
+#[test]
+fn wrong_credentials_only_delay_the_records() {
+    let mut proxy = Tinyproxy::new(CREDENTIALS);
+    let server = MainServer::new_up();
+    let mut stage = stage(server, "http_proxy", &proxy.url("user:wr0ng@"));
+    let records = texts(0..20);
+    stage.store(&records);
+    let shown = proxy.url("***@");
+    wait_complaint(&stage, &format!("through the proxy {shown}: answered 401"));
+    assert!(stage.server.requests().is_empty());
+    proxy.down();
+    proxy.up("BasicAuth user wr0ng");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+    assert!(!stage.agent.stdout().contains("wr0ng"));
+}
+
+/// What a proxy says in its own name is not about the record, although from the
+/// main server it would make it a doubtful one: Tinyproxy has 500 for a server
+/// that it cannot reach, 401 for wrong credentials and 407 for none.
+#[test]
+fn what_the_proxy_says_for_itself_sets_nothing_aside() {
+    let cases = [
+        ("", "", "", "answered 500"),
+        (
+            "user:s3cr-t@",
+            CREDENTIALS,
+            "BasicAuth user other",
+            "answered 401",
+        ),
+        ("", "", CREDENTIALS, "407"),
+    ];
+    side_by_side(cases, |(credentials, before, meanwhile, words)| {
+        let mut proxy = Tinyproxy::new(before);
+        let server = MainServer::new_up();
+        let mut stage = stage(server, "HTTP_PROXY", &proxy.url(credentials));
+        let records = texts(0..20);
+        stage.store(&records[..1]);
+        // The agent rests: nothing is under way that could fail in another manner.
+        stage.until("delivery", |stage| {
+            let log = session_file(stage.folder.path(), "agent-success.log");
+            log.is_some_and(|log| !log.is_empty())
+        });
+        proxy.down();
+        proxy.up(meanwhile);
+        if meanwhile.is_empty() {
+            stage.server.down();
+        }
+        stage.store(&records[1..]);
+        wait_complaint(&stage, words);
+        wait_complaint(&stage, "through the proxy http://");
+        // Longer than the patience with a doubtful record.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        assert!(stage.set_aside().is_empty(), "{words}");
+        stage.server.up();
+        proxy.down();
+        proxy.up(before);
+        stage.agent.expect_exit(0, DEADLINE);
+        expect_all(&stage, &records);
+    });
+}
+
+#[test]
+fn what_the_server_itself_refuses_is_set_aside_behind_a_proxy_too() {
+    let proxy = Tinyproxy::new("");
+    let server = MainServer::new_up();
+    stage::on_try(&server, |attempt| match attempt.record {
+        "1" => support::server::Answer::status(422),
+        _ => support::server::Answer::ok(),
+    });
+    let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
+    stage.store(&texts(0..3));
+    stage.agent.expect_exit(0, DEADLINE);
+    assert_eq!(stage.set_aside().len(), 1);
+    assert_eq!(stage.set_aside()[0]["status"], 422);
+    assert_eq!(stage.server.delivered().len(), 2);
+}
+
+#[test]
+fn a_proxy_that_forbids_the_way_only_delays_the_records() {
+    let folder = temp_folder();
+    let filter = folder.path().join("filter");
+    std::fs::write(&filter, "nothing.test\n").expect("write the filter");
+    let denying = format!(
+        "Filter \"{}\"\nFilterDefaultDeny Yes",
+        filter.to_str().expect("UTF-8")
+    );
+    let mut proxy = Tinyproxy::new(&denying);
+    let mut stage = stage(MainServer::new_up(), "HTTP_PROXY", &proxy.url(""));
+    let records = texts(0..20);
+    stage.store(&records);
+    let shown = proxy.url("");
+    wait_complaint(&stage, &format!("through the proxy {shown}: answered 403"));
+    proxy.down();
+    proxy.up("");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+}
+
+#[test]
+fn a_proxy_that_is_killed_in_the_middle_loses_nothing() {
+    let mut proxy = Tinyproxy::new("");
+    let server = MainServer::new_up();
+    server.set_health(503);
+    let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
+    let records = texts(0..2_000);
+    stage.store(&records);
+    stage.server.set_health(200);
+    for count in [50, 400] {
+        stage.server.wait_delivered(count, DEADLINE);
+        proxy.down();
+        let unreachable = stage.agent.events_named("main_unhealthy_accepting_logs");
+        stage.until("event", |stage| {
+            let now = stage.agent.events_named("main_unhealthy_accepting_logs");
+            now.len() > unreachable.len()
+        });
+        proxy.up("");
+    }
+    let shown = proxy.url("");
+    wait_complaint(&stage, &format!("through the proxy {shown}: "));
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+}
+
+#[test]
+fn a_server_that_needs_no_proxy_is_reached_without() {
+    // Nothing listens there.
+    let nowhere = "http://127.0.0.1:1";
+    for (host, no_proxy) in [
+        ("127.0.0.1", ""),
+        ("localhost", ""),
+        ("0.0.0.0", "0.0.0.0/8"),
+        ("0.0.0.0", "*"),
+    ] {
+        let server = MainServer::new_up();
+        let url = format!("http://{host}:{}", server.port());
+        let mut stage = Stage::with(server, |agent| {
+            agent
+                .health_url(&url)
+                .env("HTTP_PROXY", nowhere)
+                .env("no_proxy", no_proxy)
+        });
+        stage.store(&texts(0..3));
+        stage.agent.expect_exit(0, DEADLINE);
+        let started = &stage.agent.events_named("agent_started")[0];
+        assert_eq!(started.get("proxy"), None, "{host} {no_proxy}");
+    }
+}
+
+#[test]
+fn a_proxy_of_another_kind_is_refused_at_the_start_by_its_variable() {
+    for (variable, value) in [
+        ("HTTP_PROXY", "socks5://user:s3cr3t@proxy.test"),
+        ("http_proxy", "user:s3cr3t@proxy.test:none"),
+        #[cfg(not(feature = "tls"))]
+        ("HTTP_PROXY", "https://user:s3cr3t@proxy.test"),
+    ] {
+        let folder = temp_folder();
+        let base = folder.path().join("base");
+        let mut agent = Agent::builder(&base)
+            .health_url("http://main.test")
+            .env(variable, value)
+            .spawn();
+        agent.expect_exit(64, DEADLINE);
+        let stderr = agent.stderr();
+        assert!(
+            stderr.starts_with(&format!("echopost: {variable} names ")),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1);
+        assert!(!stderr.contains("s3cr3t"), "{stderr}");
+        assert!(names_in(folder.path()).is_empty());
+    }
+}
