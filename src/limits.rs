@@ -177,6 +177,12 @@ pub const SESSIONS_KEPT: usize = 10;
 /// Connecting to the main server, from the name's resolution over a proxy's
 /// tunnel to the TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The start that an address has over the next one of the same name, from
+/// RFC 8305, 5.
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+/// Addresses tried at once; the oldest gives way, after a second. They are within
+/// [`DESCRIPTORS_RESERVED`].
+pub const CONNECT_ATTEMPTS_MAX: usize = 4;
 /// From the request's last byte to the end of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that the kernel may hold of a request, before it doubles them for its

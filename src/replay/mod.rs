@@ -6,6 +6,7 @@ pub mod body;
 mod connect;
 mod connection;
 mod credentials;
+mod dial;
 pub mod dice;
 pub mod done;
 pub mod endpoint;

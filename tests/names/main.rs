@@ -1,0 +1,172 @@
+//! The main server's name: one that cannot be resolved, that takes for ever, that
+//! changes, and that has several addresses.
+#![cfg(target_os = "linux")]
+
+mod names;
+#[allow(dead_code)] // the replay tests use all of it
+#[path = "../replay/stage.rs"]
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use names::Names;
+use rustix::process::Signal;
+use stage::{DEADLINE, Stage, first_deliveries, texts};
+use support::sender::block_on;
+use support::server::MainServer;
+use support::wait;
+
+fn stage(server: MainServer, names: &Names) -> Stage {
+    let url = format!("http://main.test:{}", server.port());
+    Stage::with(server, |agent| names.under(agent.health_url(&url)))
+}
+
+/// Waits for an event that complains of this.
+fn wait_complaint(stage: &Stage, words: &str) {
+    stage.until(words, |stage| {
+        let mut events = stage.agent.events().into_iter();
+        events.any(|event| {
+            event["error"]
+                .as_str()
+                .is_some_and(|why| why.contains(words))
+        })
+    });
+}
+
+fn expect_all(stage: &Stage, records: &[String]) {
+    let (first, _) = first_deliveries(&stage.server);
+    let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
+    let expected: Vec<_> = records.iter().map(String::as_bytes).collect();
+    assert_eq!(first, expected);
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_only_delays_the_records() {
+    let names = Names::new("fail");
+    let mut stage = stage(MainServer::new_up(), &names);
+    let records = texts(0..20);
+    stage.store(&records);
+    wait_complaint(&stage, "cannot resolve its name: ");
+    // An address at which nobody is: the outage goes on.
+    let lookups = names.lookups();
+    names.set("127.0.0.2");
+    stage.until("lookups", |_| names.lookups() > lookups + 1);
+    assert!(stage.server.requests().is_empty());
+    names.set("127.0.0.1");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+}
+
+#[test]
+fn a_name_is_looked_up_at_each_connection() {
+    let names = Names::new("127.0.0.1");
+    let mut stage = stage(MainServer::new_up(), &names);
+    stage.store(&texts(["first"]));
+    stage.wait_for("\"first\"");
+    let lookups = names.lookups();
+    assert_eq!(lookups, 1);
+    // The server moves while the agent has a connection to it.
+    stage.server.down();
+    names.set("127.0.0.2");
+    stage.store(&texts(["second"]));
+    stage.until("lookups", |_| names.lookups() > lookups);
+    stage.server.up();
+    names.set("127.0.0.1");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &texts(["first", "second"]));
+}
+
+#[test]
+fn a_lookup_that_hangs_is_waited_for_and_no_other_queues_behind_it() {
+    let names = Names::new("hang");
+    let mut stage = stage(MainServer::new_up(), &names);
+    let records = texts(0..20);
+    stage.store(&records);
+    wait_complaint(&stage, "timed out after 5s while resolving its name");
+    // Two more probes.
+    let queued = wait::within(Duration::from_secs(12), || names.lookups() > 1);
+    assert!(!queued, "a second lookup beside the one that hangs");
+    names.set("127.0.0.1");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+    // The one that hung, and one more if nobody waited for it just then.
+    assert!(names.lookups() <= 2, "{}", names.lookups());
+}
+
+#[test]
+fn a_lookup_that_hangs_does_not_delay_the_exit() {
+    let names = Names::new("hang");
+    let mut stage = stage(MainServer::new_up(), &names);
+    stage.store(&texts(0..3));
+    stage.until("lookup", |_| names.lookups() == 1);
+    stage.agent.signal(Signal::TERM);
+    // Spec 5.5, and a loaded machine; the lookup would hang for ever.
+    stage.agent.expect_exit(0, Duration::from_secs(10));
+}
+
+#[test]
+fn the_address_that_answers_is_found_among_those_that_do_not() {
+    let server = MainServer::new_up();
+    // One that answers no SYN: a listener whose backlog is full.
+    let dead = TcpListener::bind(("127.0.0.9", server.port())).expect("127.0.0.9");
+    rustix::net::listen(&dead, 0).expect("a short backlog");
+    let address = dead.local_addr().expect("its address");
+    let moment = Duration::from_millis(200);
+    let filling: Vec<_> =
+        std::iter::from_fn(|| TcpStream::connect_timeout(&address, moment).ok()).collect();
+    assert!(!filling.is_empty());
+    // 127.0.0.2 and ::1 refuse.
+    let names = Names::new("::1 127.0.0.9 127.0.0.2 127.0.0.1");
+    let mut stage = stage(server, &names);
+    let records = texts(0..20);
+    stage.store(&records);
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+    assert!(
+        stage
+            .agent
+            .events_named("main_unhealthy_accepting_logs")
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_server_at_an_ipv6_address_is_reached_by_name_and_by_number() {
+    for (plan, host) in [("::1", "main.test"), ("fail", "[::1]")] {
+        let names = Names::new(plan);
+        let server = MainServer::new_up();
+        let url = format!("http://{host}:{}", pass_on(server.port()));
+        let mut stage = Stage::with(server, |agent| names.under(agent.health_url(&url)));
+        let records = texts(0..20);
+        stage.store(&records);
+        stage.agent.expect_exit(0, DEADLINE);
+        expect_all(&stage, &records);
+        assert_eq!(names.lookups(), usize::from(host == "main.test"));
+        let sent = stage.server.posts()[0].header("host").map(str::to_owned);
+        assert_eq!(sent.as_deref(), url.strip_prefix("http://"));
+    }
+}
+
+/// A port of `::1` that leads to one of 127.0.0.1; its thread ends with the
+/// test's process.
+fn pass_on(port: u16) -> u16 {
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("a port of ::1");
+    listener.set_nonblocking(true).expect("set O_NONBLOCK");
+    let own = listener.local_addr().expect("its number").port();
+    std::thread::spawn(move || {
+        block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+                    let mut server = server.expect("the server");
+                    tokio::io::copy_bidirectional(&mut stream, &mut server).await
+                });
+            }
+        });
+    });
+    own
+}
