@@ -350,6 +350,14 @@ class Races(Case):
                 self.assert_whole(version, build)
                 self.assert_latest(build)
 
+    def test_a_foreign_file_that_comes_meanwhile_is_not_overwritten(self):
+        key = "linux/arm64/echopost-v1.3.0"
+        self.meanwhile(lambda: self.bucket.put(key, b"foreign", {}, "no-cache"), "linux/arm64/echopost-v")
+        self.refuses(f"{key} is there with other bytes", "publish", "--version", "v1.3.0", self.dist())
+        content = self.content()
+        self.assertEqual(content[f"echopost/{key}"], b"foreign")
+        self.assertFalse([name for name in content if "latest" in name])
+
     def test_another_publisher_of_another_commit_wins_the_version(self):
         self.meanwhile(lambda: self.other_publishes("v1.3.0", "theirs", OTHER_COMMIT), "/sets/")
         self.refuses(f"belongs to commit {OTHER_COMMIT}", "publish", "--version", "v1.3.0", self.dist("ours"))
