@@ -1,5 +1,6 @@
 """The rules that the workflows keep and that no linter knows: checked on the files."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -86,7 +87,8 @@ class Workflows(unittest.TestCase):
             self.assertNotIn("${{", step.get("run", ""))
 
     def test_scripts_pass_shellcheck(self):
-        shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+        shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        self.assertIsNotNone(shellcheck, "install shellcheck")
         for _, step in self.each(STEPS):
             if "run" in step:
                 done = subprocess.run(
