@@ -32,8 +32,8 @@ import os
 import re
 import sys
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -129,11 +129,10 @@ def unpack(data, version, key):
 # ---- The bucket --------------------------------------------------------------
 
 
-@dataclass
-class Object:
+class Object(NamedTuple):
     data: bytes
     etag: str
-    metadata: dict = field(default_factory=dict)
+    metadata: dict
 
 
 class Bucket:
@@ -169,7 +168,7 @@ class Bucket:
     def get(self, key):
         """The object, or None."""
         answer = self._call("get_object", key, ("NoSuchKey",))
-        return answer and Object(self._read(answer["Body"], key), answer["ETag"], answer["Metadata"])
+        return answer and Object(answer["Body"], answer["ETag"], answer["Metadata"])
 
     def put(self, key, data, metadata, cache, **condition):
         """False when the condition (IfNoneMatch, IfMatch) does not hold."""
@@ -190,7 +189,8 @@ class Bucket:
     def _call(self, operation, key, expected, **arguments):
         verb, path = operation.split("_")[0], self.prefix + key
         try:
-            return getattr(self.s3, operation)(Bucket=self.name, Key=path, **arguments)
+            answer = getattr(self.s3, operation)(Bucket=self.name, Key=path, **arguments)
+            return {**answer, "Body": answer["Body"].read()} if "Body" in answer else answer
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "?")
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -208,19 +208,10 @@ class Bucket:
                 "run the workflow again: it completes what is there"
             ) from error
         except BotoCoreError as error:
-            raise self._no_answer(verb, path, error) from error
-
-    def _read(self, body, key):
-        try:
-            return body.read()
-        except (BotoCoreError, OSError) as error:
-            raise self._no_answer("get", self.prefix + key, error) from error
-
-    def _no_answer(self, verb, path, error):
-        return Refusal(
-            f"could not {verb} {path}: {type(error).__name__}; check R2_ENDPOINT, "
-            "and run the workflow again: it completes what is there"
-        )
+            raise Refusal(
+                f"could not {verb} {path}: {type(error).__name__}; check R2_ENDPOINT, "
+                "and run the workflow again: it completes what is there"
+            ) from error
 
 
 def content_type(key):
