@@ -30,11 +30,6 @@ ENVIRONMENTS = {
 
 
 class Workflows(unittest.TestCase):
-    def each(self, items):
-        for where, item in items:
-            with self.subTest(where=where):
-                yield where, item
-
     def test_the_workflows_are_these(self):
         self.assertEqual(set(WORKFLOWS), {"build.yml", "ci.yml", "deploy-prod.yml", "deploy-snapshot.yml"})
 
@@ -60,17 +55,20 @@ class Workflows(unittest.TestCase):
     def test_each_job_may_do_no_more_than_it_needs(self):
         for name, parsed in PARSED.items():
             self.assertEqual(parsed["permissions"], {}, name)
-        for where, job in self.each(JOBS):
-            self.assertEqual(job["permissions"], MAY.get(where, {"contents": "read"}))
+        for where, job in JOBS:
+            with self.subTest(where=where):
+                self.assertEqual(job["permissions"], MAY.get(where, {"contents": "read"}))
 
     def test_secrets_are_only_where_an_environment_guards_them(self):
-        for where, job in self.each(JOBS):
-            self.assertEqual(job.get("environment"), ENVIRONMENTS.get(where))
-            self.assertEqual("secrets." in str(job), where in ENVIRONMENTS)
+        for where, job in JOBS:
+            with self.subTest(where=where):
+                self.assertEqual(job.get("environment"), ENVIRONMENTS.get(where))
+                self.assertEqual("secrets." in str(job), where in ENVIRONMENTS)
 
     def test_each_job_has_a_deadline(self):
-        for _, job in self.each(JOBS):
-            self.assertTrue("timeout-minutes" in job or job["uses"].startswith("./"))
+        for where, job in JOBS:
+            with self.subTest(where=where):
+                self.assertTrue("timeout-minutes" in job or job["uses"].startswith("./"))
 
     def test_publishing_is_never_cancelled_half_way(self):
         for name in ("deploy-prod.yml", "deploy-snapshot.yml"):
@@ -78,23 +76,26 @@ class Workflows(unittest.TestCase):
         self.assertIn("pull_request", PARSED["ci.yml"]["concurrency"]["cancel-in-progress"])
 
     def test_no_checkout_leaves_a_token_behind(self):
-        for _, step in self.each(STEPS):
-            if step.get("uses", "").startswith("actions/checkout@"):
-                self.assertIs(step["with"]["persist-credentials"], False)
+        for where, step in STEPS:
+            with self.subTest(where=where):
+                if step.get("uses", "").startswith("actions/checkout@"):
+                    self.assertIs(step["with"]["persist-credentials"], False)
 
     def test_no_expression_stands_in_a_script(self):
-        for _, step in self.each(STEPS):
-            self.assertNotIn("${{", step.get("run", ""))
+        for where, step in STEPS:
+            with self.subTest(where=where):
+                self.assertNotIn("${{", step.get("run", ""))
 
     def test_scripts_pass_shellcheck(self):
         shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         self.assertIsNotNone(shellcheck, "install shellcheck")
-        for _, step in self.each(STEPS):
-            if "run" in step:
-                done = subprocess.run(
-                    [shellcheck, "--shell=bash", "-"], input=step["run"], capture_output=True, text=True, check=False
-                )
-                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for where, step in STEPS:
+            with self.subTest(where=where):
+                if "run" in step:
+                    done = subprocess.run(
+                        [shellcheck, "--shell=bash", "-"], input=step["run"], capture_output=True, text=True, check=False
+                    )
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_what_a_job_reads_of_another_is_there(self):
         for name, parsed in PARSED.items():
