@@ -169,6 +169,13 @@ pub const STOP_DRAIN: Duration = Duration::from_millis(1200);
 pub const STORE_CLOSE: Duration = Duration::from_millis(500);
 /// How often the socket file is looked at where it cannot be watched or bound.
 pub const SOCKET_POLL: Duration = Duration::from_millis(500);
+/// Bytes of an allocation that gets a map of its own, and gives it back at once:
+/// the body of a large call, LMDB's list of dirty pages.
+pub const LARGE_ALLOCATION: i32 = 32 * KIB as i32;
+/// Bytes by which the heap grows beyond what is asked for.
+pub const HEAP_IN_HAND: i32 = 16 * KIB as i32;
+/// The start is over by then: what it needed is given back to the kernel.
+pub const START_OVER: Duration = Duration::from_secs(1);
 /// Session folders that stay.
 pub const SESSIONS_KEPT: usize = 10;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::{interval_at, timeout};
+use tokio::time::{interval_at, sleep_until, timeout};
 
 use crate::cli::{Config, VERSION};
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::ingest::doorway::Doorway;
 use crate::ingest::server::Server;
 use crate::ingest::service::LogAgent;
 use crate::ingest::socket::Socket;
-use crate::limits::{PROGRESS_INTERVAL, STOP_DRAIN, STORE_CLOSE};
+use crate::limits::{PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
 use crate::replay::replayer::Replayer;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
@@ -33,6 +33,7 @@ use life::Life;
 /// What ended it, where that was not its own decision.
 pub fn run(config: Config) -> Result<()> {
     process::harden();
+    process::tune_allocator();
     let start = Instant::now();
     let events = Events::default();
     let runtime = runtime()?;
@@ -223,12 +224,17 @@ fn summarise(life: &Life, end: &End, start: Instant) {
     );
 }
 
-/// Says once a minute how things stand.
+/// Says once a minute how things stand, and holds on to nothing that is not
+/// needed.
 async fn progress(folder: Arc<Folder>, events: Events, store: store::Handle) {
-    let first = tokio::time::Instant::now() + PROGRESS_INTERVAL;
+    let start = tokio::time::Instant::now();
+    sleep_until(start + START_OVER).await;
+    process::give_back();
+    let first = start + PROGRESS_INTERVAL;
     let mut minutes = interval_at(first, PROGRESS_INTERVAL);
     loop {
         minutes.tick().await;
+        process::give_back();
         let Ok(details) = store.details().await else {
             return;
         };

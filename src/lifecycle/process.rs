@@ -3,7 +3,12 @@
 use std::fs;
 
 use rustix::fs::Mode;
+#[cfg(target_os = "linux")]
+use rustix::mm::{Advice, madvise};
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use crate::limits::{HEAP_IN_HAND, LARGE_ALLOCATION};
 
 /// Sets up what every file and every crash is to look like: nothing for others
 /// to read, and no core dump with a key in it.
@@ -22,6 +27,67 @@ pub fn harden() {
     }
 }
 
+/// Has glibc's malloc give back what was large, keep little in hand, and use one
+/// arena: the resolver's thread would leave another, which reserves 64 MiB of
+/// addresses.
+pub fn tune_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt(3) sets numbers, and there is no other thread yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_ALLOCATION);
+        libc::mallopt(libc::M_TOP_PAD, HEAP_IN_HAND);
+    }
+    give_back_heap();
+}
+
+/// Gives back to the kernel what the process holds and does not need: free parts
+/// of the heap, and the pages of the executable, most of whose code that has run
+/// was for the start. What is needed again comes back from the page cache.
+pub fn give_back() {
+    #[cfg(target_os = "linux")]
+    for line in fs::read_to_string("/proc/self/maps")
+        .unwrap_or_default()
+        .lines()
+    {
+        let Some((start, length)) = code(line) else {
+            continue;
+        };
+        let start = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the range is a read-only private map of a file that nothing has
+        // written to: its pages come back with the same content.
+        let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
+    }
+    give_back_heap();
+}
+
+fn give_back_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim(3) touches nothing that is allocated.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The place and length of a map that holds code or constants of a file, from a
+/// line of `/proc/self/maps` (proc_pid_maps(5)). Constants that were relocated
+/// are read-only, too, but no longer what the file has: they stand behind the
+/// code, those that were not at the file's start.
+#[cfg(target_os = "linux")]
+fn code(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let (access, offset) = (fields.next()?, fields.next()?);
+    let inode = fields.nth(1)?;
+    let untouched = access == "r-xp" || (access == "r--p" && offset.bytes().all(|b| b == b'0'));
+    if !untouched || inode == "0" {
+        return None;
+    }
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    Some((start, end.checked_sub(start)?))
+}
+
 /// Peak resident memory so far, in KiB; 0 where the system does not tell.
 #[must_use]
 pub fn peak_rss_kib() -> u64 {
@@ -33,4 +99,32 @@ pub fn peak_rss_kib() -> u64 {
         .and_then(|rest| rest.trim().strip_suffix("kB"))
         .and_then(|number| number.trim().parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::code;
+
+    #[test]
+    fn only_what_is_as_the_file_has_it_is_given_back() {
+        for (line, given) in [
+            (
+                "1000-3000 r--p 00000000 fe:00 7   /bin/a",
+                Some((0x1000, 0x2000)),
+            ),
+            (
+                "3000-4000 r-xp 00002000 fe:00 7   /bin/a b",
+                Some((0x3000, 0x1000)),
+            ),
+            ("4000-5000 r--p 00003000 fe:00 7   /bin/a", None),
+            ("5000-6000 rw-p 00004000 fe:00 7   /bin/a", None),
+            ("6000-7000 r--s 00000000 fe:00 9   /data.mdb", None),
+            ("7000-8000 rw-p 00000000 00:00 0   [heap]", None),
+            ("8000-9000 r-xp 00000000 00:00 0   [vdso]", None),
+            ("9000-a000 r--p 00000000 00:00 0   [vvar]", None),
+            ("garbled", None),
+        ] {
+            assert_eq!(code(line), given, "{line}");
+        }
+    }
 }
