@@ -124,6 +124,11 @@ pub const STORE_FORMAT: u32 = 1;
 pub const STORED_VALUE_MAX: usize = MESSAGE_MAX + 64 * KIB;
 /// Pages that a salvage reads before it lets the rest of the agent run.
 pub const SALVAGE_PAGES_PER_TURN: usize = 64;
+/// Of the free pages in the store's file, LMDB's list of them may take this
+/// share: it has some 16 bytes for each, in pages that are half full …
+pub const FREE_LIST_SHARE: u64 = 16;
+/// … and so many pages in any case, with the copies that one commit makes.
+pub const FREE_LIST_PAGES_MIN: u64 = 64;
 /// The disk's reserve: this share of the file system …
 pub const RESERVE_SHARE: u64 = 100;
 /// … at least so many bytes …

@@ -41,7 +41,7 @@ impl Growth {
     pub(super) fn keep_ahead(&self, used: u64, wanted: u64, space: Space) -> io::Result<()> {
         let length = self.file.metadata()?.len();
         let more = used.clamp(GROWTH_MIN, GROWTH_MAX);
-        if wanted > more || length >= used.saturating_add(wanted) || space.admit(more).is_err() {
+        if wanted > more || length >= used.saturating_add(wanted) || space.admit(more, 0).is_err() {
             return Ok(());
         }
         let step = [IoSlice::new(&ZEROS); GROWTH_STEP / ZEROS.len()];

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 use crate::limits::{
-    ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_OVERHEAD, MAP_MIN, MAP_START,
-    STORE_FORMAT,
+    ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_OVERHEAD, FREE_LIST_PAGES_MIN,
+    FREE_LIST_SHARE, MAP_MIN, MAP_START, STORE_FORMAT,
 };
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
@@ -312,10 +312,26 @@ impl Lmdb {
     /// # Errors
     /// [`Error::DiskFailed`].
     pub fn bytes(&self) -> Result<u64> {
+        Ok(self.pages()? * self.page_size)
+    }
+
+    /// Bytes of the file's pages that are free for records, rather too few than
+    /// too many: what LMDB's list of them takes is not told, but allowed for.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub fn free_bytes(&self) -> Result<u64> {
+        let free = (self.env.info().last_page_number as u64).saturating_sub(self.pages()?);
+        let list = FREE_LIST_PAGES_MIN + free / FREE_LIST_SHARE;
+        Ok(free.saturating_sub(list) * self.page_size)
+    }
+
+    /// Pages that hold records.
+    fn pages(&self) -> Result<u64> {
         let txn = self.env.read_txn().map_err(failed)?;
         let stat = self.records.stat(&txn).map_err(failed)?;
         let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
-        Ok(pages as u64 * self.page_size)
+        Ok(pages as u64)
     }
 
     /// The first and the last key, `None` for an empty store.

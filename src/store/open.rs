@@ -143,7 +143,7 @@ async fn replace(base: &Path, reason: &str, events: &Events) -> Result<()> {
         && let Some(space) = Space::of(&file)
     {
         // The new store is no larger than the old one.
-        space.admit(length / 2)?;
+        space.admit(length / 2, 0)?;
     }
     let carried = match carry(&folder, &new).await {
         Ok(carried) => carried,

@@ -261,7 +261,8 @@ impl Writer {
         if !group.inserts.is_empty()
             && let Some(space) = Space::of(self.base.file())
         {
-            match space.admit(group.bytes as u64) {
+            let free = store.lmdb.free_bytes().unwrap_or_default();
+            match space.admit(group.bytes as u64, free) {
                 Ok(()) => store.lmdb.make_room(group.bytes as u64, space),
                 Err(full) => self.turn_away(&mut group, &full),
             }
