@@ -98,6 +98,9 @@ pub const MAP_MIN: usize = MIB;
 /// Bytes of address space that the map leaves free where it is scarce: bodies,
 /// dirty pages and requests need memory, and an allocation that fails is the end.
 pub const ADDRESS_SPACE_LEFT: usize = 32 * MIB;
+/// Bytes of the map that records leave free: a delete, too, writes pages before
+/// it frees any, and in a map that is full to the last page none can be made.
+pub const MAP_RESERVE: u64 = 256 * KIB as u64;
 /// Bytes by which the data file is lengthened ahead of LMDB, at least: little, so
 /// that the first records do not wait for it …
 pub const GROWTH_MIN: u64 = 64 * KIB as u64;

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 use crate::limits::{
     ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_OVERHEAD, FREE_LIST_PAGES_MIN,
-    FREE_LIST_SHARE, MAP_MIN, MAP_START, STORE_FORMAT,
+    FREE_LIST_SHARE, MAP_MIN, MAP_RESERVE, MAP_START, STORE_FORMAT,
 };
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
@@ -150,15 +150,6 @@ impl Lmdb {
         getrandom::fill(&mut id).map_err(|e| Error::CannotCreate(format!("store id: {e}")))?;
         self.new_id = Some(id);
         Ok(id)
-    }
-
-    /// Prepares the file for a commit of `bytes` of records.
-    pub fn make_room(&self, bytes: u64, space: Space) {
-        if let Some(growth) = &self.growth {
-            let used = (self.env.info().last_page_number as u64 + 1) * self.page_size;
-            // LMDB lengthens the file itself where this fails.
-            let _ = growth.keep_ahead(used, bytes.saturating_mul(2) + COMMIT_OVERHEAD, space);
-        }
     }
 
     /// Runs `change` in one durable transaction; once this returns, it is on
@@ -367,6 +358,34 @@ impl Lmdb {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Grows the map where it has no room for so many bytes of records, of which
+    /// LMDB may need twice as many, and for the deletes that make room again.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the address space has no more.
+    pub fn make_room(&mut self, bytes: u64) -> Result<()> {
+        let left = (self.map_size as u64).saturating_sub(self.used()) + self.free_bytes()?;
+        match left >= bytes.saturating_mul(2).saturating_add(MAP_RESERVE) {
+            true => Ok(()),
+            false => self.grow(),
+        }
+    }
+
+    /// Lengthens the file, on a disk with `space`, ahead of a commit of so many
+    /// bytes of records.
+    pub fn lengthen(&self, bytes: u64, space: Space) {
+        let wanted = bytes.saturating_mul(2).saturating_add(COMMIT_OVERHEAD);
+        if let Some(growth) = &self.growth {
+            // LMDB lengthens the file itself where this fails.
+            let _ = growth.keep_ahead(self.used(), wanted, space);
+        }
+    }
+
+    /// Bytes of the file up to the end of its last page in use.
+    fn used(&self) -> u64 {
+        (self.env.info().last_page_number as u64 + 1) * self.page_size
     }
 
     /// Doubles the map, or takes what the address space still has.

@@ -258,20 +258,45 @@ impl Writer {
 
     /// Stores the group and deletes what is done, in one transaction.
     fn commit(&mut self, store: &mut OpenStore, mut group: Group, closing: bool) -> Result<()> {
-        if !group.inserts.is_empty()
-            && let Some(space) = Space::of(self.base.file())
-        {
-            let free = store.lmdb.free_bytes().unwrap_or_default();
-            match space.admit(group.bytes as u64, free) {
-                Ok(()) => store.lmdb.make_room(group.bytes as u64, space),
-                Err(full) => self.turn_away(&mut group, &full),
+        if !group.inserts.is_empty() {
+            match self.make_room(&mut store.lmdb, group.bytes as u64) {
+                Err(full @ Error::Full(_)) => self.turn_away(&mut group, &full),
+                other => other?,
             }
         }
         let marks = *self.shared.marks();
         let wanted = !group.inserts.is_empty() || !group.flushes.is_empty() || closing;
         if wanted && (marks.count > 0 || !group.inserts.is_empty()) {
+            self.write(&mut store.lmdb, &mut group, marks)?;
+            store.lmdb.return_pages();
+        }
+        if !store.lmdb.is_stuck() {
+            self.publish(store.lmdb.count()?);
+        }
+        for insert in group.inserts {
+            let _ = insert.reply.send(Ok(()));
+        }
+        for reply in group.flushes {
+            let _ = reply.send(());
+        }
+        Ok(())
+    }
+
+    /// Makes sure that disk and map have room for so many bytes of records.
+    fn make_room(&self, lmdb: &mut Lmdb, bytes: u64) -> Result<()> {
+        if let Some(space) = Space::of(self.base.file()) {
+            space.admit(bytes, lmdb.free_bytes()?)?;
+            lmdb.lengthen(bytes, space);
+        }
+        lmdb.make_room(bytes)
+    }
+
+    /// Writes the group. Where there is no room for its records, they are turned
+    /// away, and the deletes that came along are made alone.
+    fn write(&mut self, lmdb: &mut Lmdb, group: &mut Group, marks: Marks) -> Result<()> {
+        loop {
             let mut last_key = self.last_key;
-            let result = store.lmdb.write(|lmdb, txn| {
+            let result = lmdb.write(|lmdb, txn| {
                 last_key = self.last_key;
                 for Insert { record, .. } in &group.inserts {
                     last_key = record::next_key(last_key, unix_nanos())
@@ -287,25 +312,21 @@ impl Writer {
                 Ok(()) => {
                     self.last_key = last_key;
                     self.shared.marks().count -= marks.count;
+                    return Ok(());
                 }
-                Err(full @ Error::Full(_)) => self.turn_away(&mut group, &full),
+                Err(full @ Error::Full(_)) => {
+                    let alone = group.inserts.is_empty() || marks.count == 0;
+                    self.turn_away(group, &full);
+                    if alone || lmdb.is_stuck() {
+                        return Ok(());
+                    }
+                }
                 Err(error) => {
-                    self.turn_away(&mut group, &error);
+                    self.turn_away(group, &error);
                     return Err(error);
                 }
             }
-            store.lmdb.return_pages();
         }
-        if !store.lmdb.is_stuck() {
-            self.publish(store.lmdb.count()?);
-        }
-        for insert in group.inserts {
-            let _ = insert.reply.send(Ok(()));
-        }
-        for reply in group.flushes {
-            let _ = reply.send(());
-        }
-        Ok(())
     }
 
     /// Tells every client of the group why its record was not stored.
