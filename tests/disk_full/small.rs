@@ -32,14 +32,28 @@ impl SmallDisk {
     /// One of 16 MiB; None, with a line that says so, where that takes rights
     /// that the test does not have.
     pub fn new(kind: Kind) -> Option<SmallDisk> {
+        let disk = SmallDisk::with_mebibytes(kind, 16);
+        if disk.is_none() {
+            println!("NOT TESTED: {kind:?} cannot be mounted here (needs root)");
+        }
+        disk
+    }
+
+    /// One of so many MiB; None as for `new`.
+    pub fn with_mebibytes(kind: Kind, mebibytes: u32) -> Option<SmallDisk> {
         let inner = temp_folder();
         let mount = match kind {
-            Kind::Tmpfs => "mount -t tmpfs -o size=16m tmpfs \"$0\"",
-            // Without blocks set apart for root, who runs this test.
-            Kind::Ext4 => {
-                "truncate -s 16M \"$0\"/image && mkfs.ext4 -q -F -m 0 -b 4096 \"$0\"/image && \
-                 mount -o loop \"$0\"/image \"$0\""
-            }
+            Kind::Tmpfs => format!("mount -t tmpfs -o size={mebibytes}m tmpfs \"$0\""),
+            // Without blocks set apart for root, who runs this test. Direct I/O
+            // keeps the image out of the page cache, where it would count once
+            // more as the agent's memory.
+            Kind::Ext4 => format!(
+                "truncate -s {mebibytes}M \"$0\"/image && \
+                 mkfs.ext4 -q -F -m 0 -b 4096 \"$0\"/image && \
+                 loop=$(losetup --find --show --direct-io=on \"$0\"/image) && \
+                 {{ mount \"$loop\" \"$0\"; mounted=$?; \
+                 losetup --detach \"$loop\"; [ $mounted = 0 ]; }}"
+            ),
         };
         let mut holder = Command::new("unshare")
             .args(["--mount", "sh", "-c"])
@@ -66,7 +80,6 @@ impl SmallDisk {
             outer,
         };
         if !ready.is_ok_and(|_| line == "ready\n") {
-            println!("NOT TESTED: {kind:?} cannot be mounted here (needs root)");
             return None;
         }
         Some(disk)
@@ -78,10 +91,17 @@ impl SmallDisk {
     }
 
     pub fn agent(&self, server: &MainServer) -> Builder {
+        let exe = Path::new(env!("CARGO_BIN_EXE_echopost"));
+        self.agent_by_shell("exec \"$0\" \"$@\"", exe, server)
+    }
+
+    /// That executable by way of a shell: `script` ends in `exec "$0" "$@"`.
+    pub fn agent_by_shell(&self, script: &str, exe: &Path, server: &MainServer) -> Builder {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()))
-            .arg(env!("CARGO_BIN_EXE_echopost"));
+            .args(["sh", "-c", script])
+            .arg(exe);
         // Of two folders the last one counts.
         Agent::from_command(command, &self.outer)
             .health_url(&server.url())

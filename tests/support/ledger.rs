@@ -48,8 +48,12 @@ pub struct Totals {
 
 impl Ledger {
     pub fn new(count: usize) -> Ledger {
+        Ledger::of(Generator::new(), count)
+    }
+
+    pub fn of(generator: Generator, count: usize) -> Ledger {
         Ledger {
-            generator: Generator::new(),
+            generator,
             entries: Mutex::new(Entries {
                 records: vec![Record::default(); count],
                 arrivals: Vec::with_capacity(count),
@@ -80,6 +84,15 @@ impl Ledger {
         let mut entries = self.entries();
         entries.records[number].acknowledged = Some(Instant::now());
         entries.totals.acknowledged += 1;
+    }
+
+    /// The agent said that it has not stored the record: its place in the order
+    /// is that of a later call.
+    pub fn refused(&self, number: usize) {
+        let mut entries = self.entries();
+        if entries.records[number].sent.take().is_some() {
+            entries.totals.sent -= 1;
+        }
     }
 
     /// A `POST` that the main server is about to answer with 2xx.

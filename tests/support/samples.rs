@@ -104,6 +104,24 @@ impl Generator {
         Generator { shapes }
     }
 
+    /// Of records with about so many bytes of JSON, all in one shape.
+    pub fn of_size(bytes: usize) -> Generator {
+        let frame = r#"{"seq":123456,"level":"info","message":""}"#.len();
+        let message = "an order was placed, paid and shipped; "
+            .chars()
+            .cycle()
+            .take(bytes.saturating_sub(frame))
+            .collect::<String>();
+        Generator {
+            shapes: vec![Sample {
+                json_data: format!(r#"{{"level":"info","message":"{message}"}}"#),
+                pipelines: vec!["orders".to_owned()],
+                api_key: "key".to_owned(),
+                idempotency_key: None,
+            }],
+        }
+    }
+
     /// Record `number`: the same bytes whenever it is asked for.
     pub fn record(&self, number: u64) -> Sample {
         let at = usize::try_from(number).expect("64 bits") % self.shapes.len();

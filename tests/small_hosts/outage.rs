@@ -1,0 +1,169 @@
+//! A whole outage: what the application sends while the server is away, and what
+//! has become of it when the agent has left.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use echopost::limits::DELETE_RECORDS_MAX;
+
+use crate::client::{Channels, Client};
+use crate::support::agent::{Agent, names_in};
+use crate::support::ledger::Ledger;
+use crate::support::progress::Progress;
+use crate::support::samples::Generator;
+use crate::support::server::{Answer, MainServer};
+
+/// Bytes of one record's JSON.
+const RECORD_BYTES: usize = 300;
+/// So many refusals that every client has had its own, and again.
+const REFUSALS: usize = 4 * crate::client::IN_FLIGHT;
+/// For how long it is watched doing nothing.
+const QUIET: Duration = Duration::from_secs(2);
+/// Of one core, while nothing is to be done.
+const CPU_SHARE_MAX: f64 = 0.05;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub struct Outage {
+    ledger: Arc<Ledger>,
+    pub server: MainServer,
+}
+
+/// What one outage took.
+#[derive(Default)]
+pub struct Figures {
+    records: usize,
+    /// Acknowledged while the server was away.
+    buffered: usize,
+    pub refusals: usize,
+    ingest: Duration,
+    /// From the server's return to the agent's exit.
+    drain: Duration,
+    cpu: Duration,
+    peak_kib: u64,
+    /// The highest number that one ever had, and one: a listing that takes its
+    /// time counts some twice.
+    pub descriptors: usize,
+}
+
+impl Outage {
+    /// The server is away already.
+    pub fn new(count: usize) -> Outage {
+        let ledger = Arc::new(Ledger::of(Generator::of_size(RECORD_BYTES), count));
+        let server = MainServer::new_down();
+        let arriving = Arc::clone(&ledger);
+        server.on_post(move |message| {
+            arriving.delivered(message);
+            Answer::ok()
+        });
+        server.forget_requests();
+        Outage { ledger, server }
+    }
+
+    /// Logs until all is stored or the store is full, brings the server back,
+    /// logs the rest, and sees the agent off. Calls may be refused with this text.
+    pub fn play(
+        &mut self,
+        agent: &mut Agent,
+        channels: Channels,
+        full: Option<&'static str>,
+    ) -> Figures {
+        let mut figures = Figures {
+            records: self.ledger.count(),
+            ..Figures::default()
+        };
+        let mut progress = Progress::new(&self.ledger);
+        let start = Instant::now();
+        agent.wait_socket();
+        let client = Client::start(&agent.socket(), &self.ledger, channels, full);
+        let mut until =
+            |what: &str, agent: &mut Agent, done: &mut dyn FnMut(&mut Agent) -> bool| {
+                let moved = progress.until(what, agent, |_, agent| {
+                    assert_eq!(client.faults(), Vec::<String>::new(), "{}", agent.stdout());
+                    figures.look(agent);
+                    done(agent)
+                });
+                moved.unwrap_or_else(|why| panic!("{why}\n{}", agent.stdout()));
+                figures.peak_kib = progress.peak_kib();
+            };
+        until("everything stored, or no room", agent, &mut |_| {
+            client.is_done() || client.refusals() >= REFUSALS
+        });
+        let buffered = self.ledger.totals().acknowledged;
+        let ingest = start.elapsed();
+        if client.is_done() {
+            expect_quiet(agent);
+        }
+        self.server.up();
+        let back = Instant::now();
+        until("everything stored", agent, &mut |_| client.is_done());
+        until("the agent's exit", agent, &mut |agent| !agent.is_running());
+        figures.refusals = client.refusals();
+        (figures.buffered, figures.ingest) = (buffered, ingest);
+        figures.drain = back.elapsed();
+        agent.expect_exit(0, DEADLINE);
+        self.expect_all(agent);
+        figures
+    }
+
+    /// Nothing lost, nothing out of order, nothing left behind.
+    fn expect_all(&self, agent: &Agent) {
+        let (ledger, totals) = (&self.ledger, self.ledger.totals());
+        assert_eq!(totals.acknowledged, ledger.count(), "{totals:?}");
+        assert_eq!(totals.delivered, ledger.count(), "{totals:?}");
+        assert_eq!((ledger.lost(), ledger.out_of_order()), (0, 0), "{totals:?}");
+        assert_eq!(totals.altered, 0, "{totals:?}");
+        // Once each, but for an answer that a loaded machine may have held up.
+        assert!(totals.duplicates <= DELETE_RECORDS_MAX, "{totals:?}");
+        let mut left = names_in(agent.folder());
+        left.retain(|name| !["session", "lost+found", "image", "filler"].contains(&name.as_str()));
+        assert_eq!(left, Vec::<String>::new());
+    }
+}
+
+/// Full of records, and nobody calls: it only probes.
+fn expect_quiet(agent: &Agent) {
+    let Some(before) = agent.cpu_time() else {
+        return;
+    };
+    let start = Instant::now();
+    // Time is what is measured here.
+    std::thread::sleep(QUIET);
+    let spent = agent.cpu_time().unwrap_or(before) - before;
+    let share = spent.as_secs_f64() / start.elapsed().as_secs_f64();
+    assert!(share < CPU_SHARE_MAX, "{share} of a core, doing nothing");
+}
+
+impl Figures {
+    fn look(&mut self, agent: &Agent) {
+        // An agent that has just ended has no figures any more.
+        self.cpu = agent.cpu_time().unwrap_or_default().max(self.cpu);
+        let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid()));
+        for entry in open.into_iter().flatten().flatten() {
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            self.descriptors = self.descriptors.max(number.map_or(0, |n: usize| n + 1));
+        }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} records, {} while the server was away in {:.1} s, {} refusals, \
+             the rest and the exit in {:.1} s, {:.0} us of CPU a record, VmHWM {} KiB, \
+             {} descriptors at most",
+            self.records,
+            self.buffered,
+            self.ingest.as_secs_f32(),
+            self.refusals,
+            self.drain.as_secs_f32(),
+            self.cpu.as_secs_f64() * 1e6 / self.records as f64,
+            self.peak_kib,
+            self.descriptors,
+        )
+    }
+}
