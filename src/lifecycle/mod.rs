@@ -120,6 +120,7 @@ async fn serve(
         start,
         standby: config.standby,
     };
+    process::give_back();
     let end = tokio::select! {
         // In this order: a life that is over ends the writer, too.
         biased;

@@ -138,14 +138,7 @@ impl Figures {
     fn look(&mut self, agent: &Agent) {
         // An agent that has just ended has no figures any more.
         self.cpu = agent.cpu_time().unwrap_or_default().max(self.cpu);
-        let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid()));
-        for entry in open.into_iter().flatten().flatten() {
-            let number = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok());
-            self.descriptors = self.descriptors.max(number.map_or(0, |n: usize| n + 1));
-        }
+        self.descriptors = agent.descriptors().unwrap_or(0).max(self.descriptors);
     }
 }
 
