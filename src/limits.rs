@@ -105,10 +105,8 @@ pub const MAP_RESERVE: u64 = 256 * KIB as u64;
 /// that the first records do not wait for it …
 pub const GROWTH_MIN: u64 = 64 * KIB as u64;
 /// … at most: the flush that takes them along holds up its group by some
-/// milliseconds …
+/// milliseconds.
 pub const GROWTH_MAX: u64 = MIB as u64;
-/// … and in one write.
-pub const GROWTH_STEP: usize = 64 * KIB;
 /// Bytes that a commit may write beside its records: the pages that lead to them
 /// and the free list.
 pub const COMMIT_OVERHEAD: u64 = 64 * KIB as u64;
@@ -238,9 +236,13 @@ pub const PATIENCE_MIN: Duration = Duration::from_secs(10);
 pub const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 /// Refusals in a row after which a refusal counts as doubtful.
 pub const REFUSALS_TRUSTED: u32 = 16;
-/// Delivered records that may wait for their delete: what a crash sends twice.
-pub const DELETE_RECORDS_MAX: usize = 64;
-/// How long a delivered record may wait for its delete.
+/// Delivered records that a killed agent's successor may send again (spec 6).
+pub const NOTE_RECORDS_MAX: usize = 64;
+/// Delivered records that may wait for their delete: the pages that it reads and
+/// writes count as the agent's memory.
+pub const DELETE_RECORDS_MAX: usize = 1024;
+/// How long a delivered record may wait for its delete: what a power cut has sent
+/// again.
 pub const DELETE_DELAY_MAX: Duration = Duration::from_millis(250);
 /// Records read from the store at once.
 pub const BATCH_RECORDS_MAX: usize = 64;

@@ -1,5 +1,6 @@
-//! Records that are done with, and when they are deleted (spec 6): at most
-//! [`DELETE_RECORDS_MAX`] or [`DELETE_DELAY_MAX`] may be sent twice.
+//! Records that are done with, and when they are deleted (spec 6). A successor
+//! of a killed agent sends at most [`NOTE_RECORDS_MAX`] of them again, one after
+//! a power cut those of [`DELETE_DELAY_MAX`].
 
 use std::fs::File;
 use std::future::Future;
@@ -9,7 +10,7 @@ use std::pin::pin;
 use tokio::time::{Instant, sleep_until};
 
 use crate::events::now_rfc3339;
-use crate::limits::{DELETE_DELAY_MAX, DELETE_RECORDS_MAX};
+use crate::limits::{DELETE_DELAY_MAX, DELETE_RECORDS_MAX, NOTE_RECORDS_MAX};
 use crate::store;
 
 /// The group of records that the next delete will take.
@@ -18,6 +19,8 @@ pub struct Done {
     success_log: Option<File>,
     delivered: Delivered,
     marked: usize,
+    /// Of those, the ones that a successor would send again.
+    unnoted: usize,
     due: Option<Instant>,
 }
 
@@ -38,6 +41,7 @@ impl Done {
             success_log,
             delivered: Delivered::default(),
             marked: 0,
+            unnoted: 0,
             due: None,
         }
     }
@@ -46,6 +50,7 @@ impl Done {
     pub async fn mark(&mut self, key: u64, delivered: bool) {
         self.store.mark_done(key);
         self.marked += 1;
+        self.unnoted += 1;
         if delivered {
             if self.delivered.count == 0 {
                 self.delivered.first = key;
@@ -58,6 +63,10 @@ impl Done {
         }
         if self.marked >= DELETE_RECORDS_MAX {
             self.flush().await;
+        } else if self.unnoted >= NOTE_RECORDS_MAX {
+            // Closed: the writer took the marks along when it closed the store.
+            let _ = self.store.note().await;
+            self.unnoted = 0;
         }
     }
 
@@ -71,7 +80,7 @@ impl Done {
         let _ = self.store.flush().await;
         // Not before: a flush that a signal cuts short is caught up on, or its
         // line would be missing from the log.
-        self.marked = 0;
+        (self.marked, self.unnoted) = (0, 0);
         let Delivered { first, last, count } = std::mem::take(&mut self.delivered);
         if count > 0
             && let Some(log) = &mut self.success_log

@@ -3,13 +3,13 @@
 //! the time of one that lengthens the file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use crate::limits::{GROWTH_MAX, GROWTH_MIN, GROWTH_STEP};
+use crate::limits::{GROWTH_MAX, GROWTH_MIN};
 use crate::store::space::Space;
 
 /// One page, so that the zeros take no memory.
@@ -44,11 +44,8 @@ impl Growth {
         if wanted > more || length >= used.saturating_add(wanted) || space.admit(more, 0).is_err() {
             return Ok(());
         }
-        let step = [IoSlice::new(&ZEROS); GROWTH_STEP / ZEROS.len()];
-        let mut at = length;
-        while at < length + more {
-            at += rustix::io::pwritev(&self.file, &step, at)? as u64;
-        }
-        Ok(())
+        (length..length + more)
+            .step_by(ZEROS.len())
+            .try_for_each(|at| self.file.write_all_at(&ZEROS, at))
     }
 }

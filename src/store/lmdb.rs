@@ -289,6 +289,16 @@ impl Lmdb {
         Ok(batch)
     }
 
+    /// Records up to and with `key`.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub fn count_through(&self, key: u64) -> Result<u64> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        let range = self.records.range(&txn, &(..=key)).map_err(failed)?;
+        range.map(|item| item.map(|_| 1).map_err(failed)).sum()
+    }
+
     /// Records in the store.
     ///
     /// # Errors

@@ -6,7 +6,9 @@ mod env;
 mod group;
 mod growth;
 pub mod lmdb;
+mod mark;
 pub mod open;
+mod opened;
 mod pages;
 pub mod record;
 pub mod space;
@@ -76,6 +78,10 @@ enum Command {
     Read {
         after: u64,
         reply: oneshot::Sender<Vec<Record>>,
+    },
+    /// Keeps for a successor what was marked as delivered.
+    Note {
+        reply: oneshot::Sender<()>,
     },
     /// Commits what was marked as delivered.
     Flush {
@@ -160,8 +166,8 @@ impl Handle {
     }
 
     /// Notes that every record up to `key` is done with, this being the next in
-    /// order. It is deleted with the next commit, [`Handle::flush`] at the
-    /// latest.
+    /// order. [`Handle::note`] keeps that for a successor, and the record is
+    /// deleted with the next commit, [`Handle::flush`] at the latest.
     pub fn mark_done(&self, key: u64) {
         let mut marks = self.shared.marks();
         marks.through = key;
@@ -169,6 +175,15 @@ impl Handle {
         self.shared
             .status
             .send_modify(|status| status.count = status.count.saturating_sub(1));
+    }
+
+    /// Makes sure that a successor of this process knows what is marked, without
+    /// a flush.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn note(&self) -> Result<()> {
+        self.ask(|reply| Command::Note { reply }).await
     }
 
     /// Deletes what is marked. Where the disk is too full even for that, the

@@ -13,9 +13,10 @@ use crate::events::Events;
 use crate::folder::Folder;
 use crate::limits::FULL_RETRY;
 use crate::store::group::{Group, Insert};
-use crate::store::lmdb::{Lmdb, StoreId};
+use crate::store::lmdb::Lmdb;
+use crate::store::opened::OpenStore;
 use crate::store::space::Space;
-use crate::store::{Close, Command, Details, Handle, Marks, Record, Shared, Status, open, record};
+use crate::store::{Close, Command, Details, Handle, Marks, Shared, Status, open, record};
 
 /// Owns the store; [`Writer::run`] is its life.
 pub struct Writer {
@@ -26,26 +27,6 @@ pub struct Writer {
     /// The newest key ever, over all stores of this life: replay goes on after
     /// what it has sent, also when the clock steps back between two stores.
     last_key: u64,
-}
-
-/// An open store and what the writer knows of it.
-struct OpenStore {
-    lmdb: Lmdb,
-    id: StoreId,
-}
-
-impl OpenStore {
-    fn new((lmdb, id): (Lmdb, StoreId)) -> OpenStore {
-        OpenStore { lmdb, id }
-    }
-
-    /// Opens the store anew. Nobody else had it meanwhile: it needs no check.
-    fn reopen(self) -> Result<OpenStore> {
-        let folder = self.lmdb.folder().to_owned();
-        // One process cannot have it open twice.
-        drop(self);
-        Lmdb::open(&folder).map(OpenStore::new)
-    }
 }
 
 impl Writer {
@@ -127,10 +108,11 @@ impl Writer {
             self.check_in_place()?;
             match open::open(self.base.path(), &self.events).await {
                 Ok(opened) => {
-                    let store = OpenStore::new(opened);
+                    let (store, marks) = OpenStore::new(opened)?;
                     if let Some((_, last)) = store.lmdb.key_bounds()? {
                         self.last_key = self.last_key.max(last);
                     }
+                    *self.shared.marks() = marks;
                     return Ok(Some(store));
                 }
                 Err(full @ Error::Full(_)) => {
@@ -218,10 +200,21 @@ impl Writer {
             }
             match last {
                 Some(Command::Read { after, reply }) => {
-                    let _ = reply.send(self.read(&store, after)?);
+                    // What is done with is not read again.
+                    let after = after.max(self.shared.marks().through);
+                    let _ = reply.send(store.read(after)?);
+                }
+                Some(Command::Note { reply }) => {
+                    let marks = *self.shared.marks();
+                    if marks.count > 0 && !store.note(marks.through) {
+                        // Then they are deleted at once.
+                        first = Some(Command::Flush { reply });
+                    } else {
+                        let _ = reply.send(());
+                    }
                 }
                 Some(Command::Details { reply }) => {
-                    let _ = reply.send(details(&store.lmdb)?);
+                    let _ = reply.send(store.details()?);
                 }
                 Some(Command::Close { how, reply }) => {
                     let left = self.shared.status.borrow().count > 0 || !self.mail.is_empty();
@@ -340,22 +333,6 @@ impl Writer {
         }
     }
 
-    fn read(&self, store: &OpenStore, after: u64) -> Result<Vec<Record>> {
-        // What is done but could not be deleted is not read again.
-        let after = after.max(self.shared.marks().through);
-        let batch = store.lmdb.read_after(after)?;
-        store.lmdb.return_pages();
-        let records = batch.into_iter().map(|(key, value)| {
-            let content = record::decode(key, value.clone()).ok_or(value);
-            Record {
-                key,
-                idempotency_key: record::idempotency_key(&store.id, key, content.as_ref().ok()),
-                content,
-            }
-        });
-        Ok(records.collect())
-    }
-
     fn publish(&self, stored: u64) {
         let status = Status {
             open: true,
@@ -371,19 +348,12 @@ impl Writer {
 fn answer_without_store(command: Command) {
     match command {
         Command::Read { reply, .. } => drop(reply.send(Vec::new())),
-        Command::Flush { reply } => drop(reply.send(())),
+        Command::Note { reply } | Command::Flush { reply } => drop(reply.send(())),
         Command::Details { reply } => drop(reply.send(Details::default())),
         Command::Close { reply, .. } => drop(reply.send(true)),
         // Dropping the reply says that the store is closed.
         Command::Insert { .. } => {}
     }
-}
-
-fn details(lmdb: &Lmdb) -> Result<Details> {
-    Ok(Details {
-        bytes: lmdb.bytes()?,
-        oldest: lmdb.key_bounds()?.map(|(first, _)| first),
-    })
 }
 
 fn unix_nanos() -> u64 {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::thread::scope;
 use std::time::Duration;
 
+use echopost::limits::DELETE_RECORDS_MAX;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -119,7 +120,7 @@ fn the_success_log_has_a_line_a_group_and_their_sum_is_what_was_delivered() {
     let mut rest = &places[..];
     for line in &log {
         let count = line["count"].as_u64().expect("a count") as usize;
-        assert!((1..=64).contains(&count), "{line}");
+        assert!((1..=DELETE_RECORDS_MAX).contains(&count), "{line}");
         let (group, after) = rest.split_at(count);
         assert_eq!(line["first"].as_u64(), group.first().copied());
         assert_eq!(line["last"].as_u64(), group.last().copied());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use echopost::limits::DELETE_RECORDS_MAX;
+use echopost::limits::NOTE_RECORDS_MAX;
 
 use crate::client::{Channels, Client};
 use crate::support::agent::{Agent, names_in};
@@ -114,7 +114,7 @@ impl Outage {
         assert_eq!((ledger.lost(), ledger.out_of_order()), (0, 0), "{totals:?}");
         assert_eq!(totals.altered, 0, "{totals:?}");
         // Once each, but for an answer that a loaded machine may have held up.
-        assert!(totals.duplicates <= DELETE_RECORDS_MAX, "{totals:?}");
+        assert!(totals.duplicates <= NOTE_RECORDS_MAX, "{totals:?}");
         let mut left = names_in(agent.folder());
         left.retain(|name| !["session", "lost+found", "image", "filler"].contains(&name.as_str()));
         assert_eq!(left, Vec::<String>::new());
