@@ -189,6 +189,7 @@ fn thirty_two_descriptors_and_a_channel_for_each_record() {
         .spawn();
     let figures = outage.play(&mut agent, Channels::EachRecord, None);
     report("32 descriptors", &figures);
+    assert!(figures.descriptors <= DESCRIPTORS);
     assert_eq!(agent.events_named("accept_failed").len(), 0);
 }
 
@@ -201,7 +202,10 @@ fn a_disk_of_64_mebibytes() {
         disk.fill_bytes(DISK_TAKEN);
     }
     let mut outage = Outage::new(records(USUAL_RECORDS));
-    let mut agent = disk.agent(&outage.server).spawn();
+    let script = "exec \"$0\" \"$@\"";
+    let mut agent = disk
+        .agent_by_shell(script, release_executable(), &outage.server)
+        .spawn();
     let figures = outage.play(&mut agent, Channels::Kept, Some("disk full"));
     let left = disk.available() / 1024;
     report(
@@ -227,4 +231,5 @@ fn all_of_it_at_once() {
     let figures = outage.play(&mut agent, Channels::EachRecord, Some("disk full"));
     report(&format!("all at once, {:?}", group.usage()), &figures);
     expect_limited(&group, MEMORY / 4);
+    assert!(figures.descriptors <= DESCRIPTORS);
 }

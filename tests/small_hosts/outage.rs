@@ -1,11 +1,14 @@
 //! A whole outage: what the application sends while the server is away, and what
 //! has become of it when the agent has left.
 
+use std::cmp::max;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use echopost::limits::NOTE_RECORDS_MAX;
+use rustix::fs::OFlags;
 
 use crate::client::{Channels, Client};
 use crate::support::agent::{Agent, names_in};
@@ -41,9 +44,11 @@ pub struct Figures {
     drain: Duration,
     cpu: Duration,
     peak_kib: u64,
-    /// The highest number that one ever had, and one: a listing that takes its
-    /// time counts some twice.
+    /// The highest number that one of the agent's own ever had, and one: a
+    /// listing takes its time and may count some twice.
     pub descriptors: usize,
+    /// What the test, and with it the agent, has got from whoever started it.
+    inherited: HashSet<usize>,
 }
 
 impl Outage {
@@ -70,6 +75,7 @@ impl Outage {
     ) -> Figures {
         let mut figures = Figures {
             records: self.ledger.count(),
+            inherited: inherited(),
             ..Figures::default()
         };
         let mut progress = Progress::new(&self.ledger);
@@ -138,8 +144,34 @@ impl Figures {
     fn look(&mut self, agent: &Agent) {
         // An agent that has just ended has no figures any more.
         self.cpu = agent.cpu_time().unwrap_or_default().max(self.cpu);
-        self.descriptors = agent.descriptors().unwrap_or(0).max(self.descriptors);
+        let open = descriptors(&agent.pid().to_string());
+        let own = open
+            .into_iter()
+            .filter(|number| !self.inherited.contains(number));
+        self.descriptors = own.map(|number| number + 1).fold(self.descriptors, max);
     }
+}
+
+/// The numbers of a process's open descriptors.
+fn descriptors(process: &str) -> Vec<usize> {
+    let entries = std::fs::read_dir(format!("/proc/{process}/fd"));
+    let names = entries.into_iter().flatten().flatten();
+    names
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Those of this process that its children get.
+fn inherited() -> HashSet<usize> {
+    let mut numbers = descriptors("self");
+    numbers.retain(|number| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+        let info = info.unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+        flags.is_some_and(|flags| flags & OFlags::CLOEXEC.bits() == 0)
+    });
+    numbers.into_iter().collect()
 }
 
 impl fmt::Display for Figures {
