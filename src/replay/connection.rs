@@ -98,7 +98,7 @@ impl Connection {
             Ok(response) => response,
             Err(error) => {
                 return Err(Broken {
-                    why: chain(&error),
+                    why: reason(&error),
                     // Cancelled is what never went out.
                     unanswered: error.is_canceled() || self.traffic.received() == before,
                 });
@@ -145,6 +145,19 @@ impl Received {
     pub(super) fn location(&self) -> Option<String> {
         let value = self.headers.get(LOCATION)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+}
+
+/// Why an answer could not be read, for someone who does not know hyper.
+fn reason(error: &hyper::Error) -> String {
+    let why = chain(error);
+    if error.is_parse_too_large() {
+        let kib = ANSWER_HEAD_MAX / 1024;
+        format!("the answer's head has more than {kib} KiB or 100 lines: {why}")
+    } else if error.is_parse() {
+        format!("the answer is no valid HTTP/1.1: {why}")
+    } else {
+        why
     }
 }
 
