@@ -97,7 +97,7 @@ impl Life {
             self.events
                 .emit("flag_failed", &[("error", (&text).into())]);
         }
-        let mut told = false;
+        let mut told = None;
         let mut probes = Probes::new();
         if broken {
             self.tell_unhealthy("no connection", &mut told);
@@ -114,16 +114,21 @@ impl Life {
         );
     }
 
-    /// Says once a phase why the agent buffers.
-    fn tell_unhealthy(&self, why: &str, told: &mut bool) {
-        if !*told {
-            *told = self.events.try_emit(
-                "main_unhealthy_accepting_logs",
-                &[
-                    ("error", why.into()),
-                    ("buffered", self.store.status().count.into()),
-                ],
-            );
+    /// Says once a phase that the agent buffers, and why; then each time that
+    /// the reason has become another: a server that comes back misconfigured is
+    /// no longer down.
+    fn tell_unhealthy(&self, why: &str, told: &mut Option<String>) {
+        let kind = match told.as_deref() {
+            None => "main_unhealthy_accepting_logs",
+            Some(before) if before != why => "main_still_unhealthy",
+            Some(_) => return,
+        };
+        let buffered = self.store.status().count.into();
+        if self
+            .events
+            .try_emit(kind, &[("error", why.into()), ("buffered", buffered)])
+        {
+            *told = Some(why.to_owned());
         }
     }
 
