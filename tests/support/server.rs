@@ -355,15 +355,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(target_os = "linux")]
-type Reserved = std::os::fd::OwnedFd;
+pub type Reserved = std::os::fd::OwnedFd;
 #[cfg(not(target_os = "linux"))]
-type Reserved = ();
+pub type Reserved = ();
 
 /// A free port that stays ours. A port that is merely unused is soon somebody
 /// else's: another test's server, or the client end of the agent's own probe,
 /// which then finds itself healthy (TCP's simultaneous open).
 #[cfg(target_os = "linux")]
-fn reserve() -> io::Result<(Reserved, u16)> {
+pub fn reserve() -> io::Result<(Reserved, u16)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
     use std::net::{SocketAddr, SocketAddrV4};
 
@@ -377,7 +377,7 @@ fn reserve() -> io::Result<(Reserved, u16)> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn reserve() -> io::Result<(Reserved, u16)> {
+pub fn reserve() -> io::Result<(Reserved, u16)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(((), listener.local_addr()?.port()))
 }
