@@ -1,0 +1,103 @@
+//! Connections that the server ends when it likes: no record is lost, repeated or
+//! held up by it.
+
+use std::thread::scope;
+
+use crate::nginx::Nginx;
+use crate::python::Python;
+use crate::stage::{Stage, connections, plain};
+
+/// What nginx or gunicorn is told so that it closes a connection that was idle
+/// for a second.
+const IDLE_SECOND: &str = "keepalive_timeout 1s;";
+
+#[test]
+fn a_limit_of_requests_a_connection_costs_connections_and_nothing_else() {
+    const RECORDS: u64 = 120;
+    let mut stage = Stage::new();
+    stage.store(&plain(0..RECORDS));
+    let _app = Python::gunicorn_behind(&stage, &[]);
+    let nginx = Nginx::start(&stage, "keepalive_requests 10;");
+    stage.finish(RECORDS, 0);
+
+    stage.expect_no_trouble();
+    let seen = stage.seen();
+    assert_eq!(seen.len() as u64, RECORDS, "each once");
+    // The first has taken the probe, too.
+    assert_eq!(connections(&seen), 13);
+    assert_eq!(nginx.posts(200).len() as u64, RECORDS);
+}
+
+#[test]
+fn a_connection_that_was_closed_while_idle_is_replaced_at_once() {
+    scope(|scope| {
+        scope.spawn(|| {
+            let stage = Stage::new();
+            let _app = Python::gunicorn_behind(&stage, &[]);
+            let _nginx = Nginx::start(&stage, IDLE_SECOND);
+            idle_between_records(stage);
+        });
+        scope.spawn(|| {
+            let stage = Stage::new();
+            let threads = ["--threads", "2", "--keep-alive", "1"];
+            let _app = Python::gunicorn(&stage, &threads);
+            idle_between_records(stage);
+        });
+        scope.spawn(|| {
+            let stage = Stage::new();
+            let _app = Python::uvicorn(&stage, &["--timeout-keep-alive", "1"]);
+            idle_between_records(stage);
+        });
+    });
+}
+
+fn idle_between_records(mut stage: Stage) {
+    stage
+        .agent
+        .wait_event("main_healthy_not_accepting_logs", crate::stage::DEADLINE);
+    let records = plain(0..4);
+    for (n, record) in records.iter().enumerate() {
+        stage.store(std::slice::from_ref(record));
+        stage.wait_for(n as u64);
+        stage.wait_closed();
+    }
+    stage.finish(4, 0);
+    stage.expect_no_trouble();
+    let seen = stage.seen();
+    assert_eq!(seen.len(), 4, "each once");
+    // Elsewhere the test cannot see when the server has closed.
+    if cfg!(target_os = "linux") {
+        assert_eq!(connections(&seen), 4);
+    }
+}
+
+#[test]
+fn servers_that_close_after_each_answer_get_each_record_once() {
+    const RECORDS: u64 = 40;
+    type Start = fn(&Stage) -> Python;
+    let servers: [(&str, Start); 3] = [
+        // The sync worker says Connection: close.
+        ("gunicorn", |stage| Python::gunicorn(stage, &[])),
+        // HTTP/1.0, and a body that ends where the connection does.
+        ("http.server", |stage| {
+            Python::http_server(stage, "HTTP/1.0")
+        }),
+        ("uvicorn", |stage| {
+            Python::uvicorn(stage, &["--header", "connection:close"])
+        }),
+    ];
+    scope(|scope| {
+        for (name, start) in servers {
+            scope.spawn(move || {
+                let mut stage = Stage::new();
+                stage.store(&plain(0..RECORDS));
+                let _server = start(&stage);
+                stage.finish(RECORDS, 0);
+                stage.expect_no_trouble();
+                let seen = stage.seen();
+                assert_eq!(seen.len() as u64, RECORDS, "{name}: each once");
+                assert_eq!(connections(&seen) as u64, RECORDS, "{name}");
+            });
+        }
+    });
+}

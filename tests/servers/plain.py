@@ -1,0 +1,81 @@
+"""The main server on Python's http.server, and what a server may get wrong.
+
+usage: plain.py PORT PROTOCOL
+"""
+
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from journal import take, wish
+
+OK = b"HTTP/1.1 200 OK\r\n"
+FOUR = OK + b"Content-Length: 4\r\n\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+# Answers that keep the connection. No framework gives a trailer or a 100 that
+# nobody waits for.
+KEEPING = {
+    "interim": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    + FOUR
+    + b"done",
+    "trailers": CHUNKED + b"4\r\ndone\r\n0\r\nServer-Timing: a;dur=1\r\nX: y\r\n\r\n",
+}
+
+# Answers after which it closes.
+CLOSING = {
+    "surplus": FOUR + b"done and more than that",
+    "cut_body": FOUR + b"do",
+    "cut_head": OK + b"Content-Le",
+    "cut_chunk": CHUNKED + b"ff\r\ndone",
+    "bad_chunk": CHUNKED + b"four\r\ndone\r\n0\r\n\r\n",
+    "no_number": OK + b"Content-Length: four\r\n\r\ndone",
+    "negative": OK + b"Content-Length: -4\r\n\r\ndone",
+    "two_lengths": OK + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\ndone",
+    "two_framings": OK
+    + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n0\r\n\r\n",
+    "no_status": b"HTTP/1.1 OK\r\n\r\n",
+    "status_of_four_digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+    "status_700": b"HTTP/1.1 700 Odd\r\nContent-Length: 0\r\n\r\n",
+    "bad_header": OK + b"Content Length: 4\r\n\r\ndone",
+    "many_headers": OK
+    + b"".join(b"X-%d: y\r\n" % number for number in range(500))
+    + b"Content-Length: 0\r\n\r\n",
+    "http2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    "http2_settings": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + b"\x00" * 18,
+    "tls_alert": b"\x15\x03\x03\x00\x02\x02\x16",
+    "html": b"<html>not HTTP/1.1</html>\r\n\r\n",
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "nothing": b"",
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = sys.argv[2]
+
+    def do_GET(self):
+        self.answer()
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        key = self.headers["Idempotency-Key"]
+        wanted = wish(*take(body, key, self.client_address[1]))
+        if wanted in KEEPING:
+            self.wfile.write(KEEPING[wanted])
+        elif wanted in CLOSING:
+            self.wfile.write(CLOSING[wanted])
+            self.close_connection = True
+        else:
+            self.answer()
+
+    def answer(self):
+        self.send_response(200)
+        if self.protocol_version == "HTTP/1.1":
+            self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"done")
+
+    def log_message(self, *_):
+        pass
+
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
