@@ -139,27 +139,27 @@ async fn unreadable_answers_are_failures_even_with_a_status() {
         ),
         (
             "SSH-2.0-OpenSSH_9.6\r\n",
-            "the answer is no valid HTTP/1.1: invalid HTTP version parsed",
+            "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid HTTP version parsed",
         ),
         (
             "<html>hello</html>\r\n\r\n",
-            "the answer is no valid HTTP/1.1: invalid HTTP version parsed",
+            "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid HTTP version parsed",
         ),
         (
             "HTTP/1.1 20 OK\r\n\r\n",
-            "the answer is no valid HTTP/1.1: invalid HTTP status-code parsed",
+            "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid HTTP status-code parsed",
         ),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
-            "the answer is no valid HTTP/1.1: invalid content-length parsed",
+            "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid content-length parsed",
         ),
         (
             &flood,
-            "the answer's head has more than 64 KiB or 100 lines: ",
+            "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: ",
         ),
         (
             &many,
-            "the answer's head has more than 64 KiB or 100 lines: ",
+            "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: ",
         ),
     ] {
         let server = Server::answering_once(answer).await;

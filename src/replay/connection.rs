@@ -61,10 +61,11 @@ impl Connection {
 
     /// Whether another request can go out: not once the server has closed.
     pub(super) async fn is_ready(&mut self) -> bool {
-        matches!(
-            timeout(KEEP_ALIVE_SETTLE, self.sender.ready()).await,
-            Ok(Ok(()))
-        )
+        self.sender.is_ready()
+            || matches!(
+                timeout(KEEP_ALIVE_SETTLE, self.sender.ready()).await,
+                Ok(Ok(()))
+            )
     }
 
     /// Sends `request` and reads its answer, which has to be whole `limit`
@@ -151,14 +152,11 @@ impl Received {
 /// Why an answer could not be read, for someone who does not know hyper.
 fn reason(error: &hyper::Error) -> String {
     let why = chain(error);
-    if error.is_parse_too_large() {
-        let kib = ANSWER_HEAD_MAX / 1024;
-        format!("the answer's head has more than {kib} KiB or 100 lines: {why}")
-    } else if error.is_parse() {
-        format!("the answer is no valid HTTP/1.1: {why}")
-    } else {
-        why
+    if !error.is_parse() {
+        return why;
     }
+    let kib = ANSWER_HEAD_MAX / 1024;
+    format!("the answer is no valid HTTP/1.1 with a head of {kib} KiB and 100 lines at most: {why}")
 }
 
 /// An error and its causes on one line.

@@ -5,9 +5,9 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Write;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use crate::events::now_rfc3339;
 use crate::limits::{DELETE_DELAY_MAX, DELETE_RECORDS_MAX, NOTE_RECORDS_MAX};
@@ -21,7 +21,8 @@ pub struct Done {
     marked: usize,
     /// Of those, the ones that a successor would send again.
     unnoted: usize,
-    due: Option<Instant>,
+    /// Made once a group: a timer costs more than most of what a record takes.
+    due: Option<Pin<Box<Sleep>>>,
 }
 
 /// A line of the success log.
@@ -59,7 +60,7 @@ impl Done {
             self.delivered.count += 1;
         }
         if self.due.is_none() {
-            self.due = Some(Instant::now() + DELETE_DELAY_MAX);
+            self.due = Some(Box::pin(sleep(DELETE_DELAY_MAX)));
         }
         if self.marked >= DELETE_RECORDS_MAX {
             self.flush().await;
@@ -100,11 +101,11 @@ impl Done {
     /// falls due meanwhile.
     pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        if let Some(due) = self.due {
+        if let Some(due) = &mut self.due {
             tokio::select! {
                 biased;
                 result = &mut work => return result,
-                () = sleep_until(due) => self.flush().await,
+                () = due => self.flush().await,
             }
         }
         work.await

@@ -56,7 +56,16 @@ pub fn decode(key: u64, value: Bytes) -> Option<StoredRecord> {
 pub fn idempotency_key(store: &[u8; 16], key: u64, record: Option<&StoredRecord>) -> String {
     match record {
         Some(record) if !record.idempotency_key.is_empty() => record.idempotency_key.clone(),
-        _ => format!("\"{:032x}-{key}\"", u128::from_be_bytes(*store)),
+        _ => {
+            let store = store.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+            let mut text = String::with_capacity(2 * size_of::<[u8; 16]>() + 24);
+            text.push('"');
+            text.extend(store.filter_map(|digit| char::from_digit(digit.into(), 16)));
+            text.push('-');
+            text.push_str(&key.to_string());
+            text.push('"');
+            text
+        }
     }
 }
 

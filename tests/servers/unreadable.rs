@@ -18,10 +18,10 @@ const TIMES: usize = 2;
 const CLOSED: &str = "connection closed before message completed";
 const CUT: &str = "answered 200, then: error reading a body from connection: \
     end of file before message length reached";
-const NO_HTTP: &str = "the answer is no valid HTTP/1.1: invalid HTTP version parsed";
-const STATUS: &str = "the answer is no valid HTTP/1.1: invalid HTTP status-code parsed";
-const LENGTH: &str = "the answer is no valid HTTP/1.1: invalid content-length parsed";
-const LONG: &str = "the answer's head has more than 64 KiB or 100 lines: message head is too large";
+const NO_HTTP: &str = "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid HTTP version parsed";
+const STATUS: &str = "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid HTTP status-code parsed";
+const LENGTH: &str = "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid content-length parsed";
+const LONG: &str = "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: message head is too large";
 
 /// What http.server is made to give, and what the event has to say.
 const UNREADABLE: [(&str, &str); 16] = [
@@ -40,7 +40,7 @@ const UNREADABLE: [(&str, &str); 16] = [
     ("status_of_four_digits", STATUS),
     (
         "bad_header",
-        "the answer is no valid HTTP/1.1: invalid HTTP header parsed",
+        "the answer is no valid HTTP/1.1 with a head of 64 KiB and 100 lines at most: invalid HTTP header parsed",
     ),
     ("many_headers", LONG),
     ("http2", NO_HTTP),
