@@ -11,8 +11,6 @@ use heed::byteorder::BE;
 use heed::types::{Bytes as RawBytes, Str, U64};
 use heed::{CommitOrAbort, Database, Env, MdbError, PutFlags, RwTxn, WithoutTls};
 
-use rustix::io::Errno;
-
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 use crate::limits::{
@@ -21,6 +19,7 @@ use crate::limits::{
 };
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
+use crate::store::failure::{Failure, failed};
 use crate::store::growth::Growth;
 use crate::store::space::Space;
 use crate::store::{env, pages, record, space};
@@ -30,43 +29,6 @@ pub(super) const DATA_FILE: &str = "data.mdb";
 
 /// A random name for one store's life: the first half of an Idempotency-Key.
 pub type StoreId = [u8; 16];
-
-/// What became of a write transaction.
-enum Failure {
-    /// The map is full: grow it and try again.
-    MapFull,
-    /// EIO: the disk failed, or LMDB calls a short write so (mdb_page_flush in
-    /// its mdb.c), which is how a disk fills up.
-    InputOutput(io::Error),
-    /// To be told to those who wait.
-    Error(Error),
-}
-
-impl From<heed::Error> for Failure {
-    fn from(error: heed::Error) -> Self {
-        match error {
-            heed::Error::Mdb(MdbError::MapFull) => Failure::MapFull,
-            heed::Error::Io(error) if space::is_full(&error) => {
-                Failure::Error(Error::Full(format!("disk full: {error}")))
-            }
-            heed::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-                Failure::Error(Error::Full(format!("store full: {error}")))
-            }
-            heed::Error::Io(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
-                Failure::InputOutput(error)
-            }
-            other => Failure::Error(Error::DiskFailed(format!("store: {other}"))),
-        }
-    }
-}
-
-fn failed(error: heed::Error) -> Error {
-    match Failure::from(error) {
-        Failure::MapFull => Error::Full("store full".into()),
-        Failure::InputOutput(error) => Error::DiskFailed(format!("store: {error}")),
-        Failure::Error(error) => error,
-    }
-}
 
 /// An open store.
 pub struct Lmdb {

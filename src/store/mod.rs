@@ -3,6 +3,7 @@
 
 pub mod check;
 mod env;
+mod failure;
 mod group;
 mod growth;
 pub mod lmdb;
