@@ -14,11 +14,25 @@ use crate::limits::SOCKET_POLL;
 #[derive(Clone)]
 pub struct Doorway(Arc<Mutex<Door>>);
 
+/// How clients find the agent.
+pub enum Entrance {
+    /// By a socket file of its own; `None` until one can be bound.
+    Own(Option<Socket>),
+    /// By a socket that its starter passed and listens at, too (spec 5.9). Its file
+    /// is none of the agent's business, and nobody who connects is ever refused:
+    /// the kernel keeps them in a backlog that outlives the agent, and the starter
+    /// starts the next one for them. What must not happen is that an agent takes
+    /// a client and ends before it has served it. So "out of sight" is here not to
+    /// accept. Whoever has been accepted is looked after as always; whoever waits
+    /// at the last look is accepted, and the agent stays; and whoever comes after
+    /// that, while the store is closed and the process ends, is left to the next.
+    Passed,
+}
+
 /// The door itself; nobody holds it across an await.
 pub struct Door {
     folder: Arc<Folder>,
-    /// `None` until one can be bound.
-    socket: Option<Socket>,
+    entrance: Entrance,
     /// The file is out of sight on purpose.
     hidden: bool,
     /// Where clients are served.
@@ -26,12 +40,13 @@ pub struct Door {
 }
 
 impl Doorway {
-    /// Serves the clients of `socket`; without one, [`Doorway::watch`] binds it.
+    /// Serves the clients that come by `entrance`; where there is no socket yet,
+    /// [`Doorway::watch`] binds it.
     #[must_use]
-    pub fn new(folder: Arc<Folder>, socket: Option<Socket>, server: Server) -> Doorway {
+    pub fn new(folder: Arc<Folder>, entrance: Entrance, server: Server) -> Doorway {
         Doorway(Arc::new(Mutex::new(Door {
             folder,
-            socket,
+            entrance,
             hidden: false,
             server,
         })))
@@ -43,8 +58,11 @@ impl Doorway {
     }
 
     /// Watches the socket file for ever: if it vanishes or is replaced, it is
-    /// bound again at once (spec 5.6).
+    /// bound again at once (spec 5.6). Returns where there is none to watch.
     pub async fn watch(self, events: Events) {
+        if let Entrance::Passed = self.lock().entrance {
+            return;
+        }
         let mut watch = watch::Watch::new(self.lock().folder.path());
         let mut told = false;
         loop {
@@ -73,7 +91,10 @@ impl Doorway {
 impl Door {
     /// Binds the socket again if its file is gone; true when it had to.
     fn mend(&mut self) -> io::Result<bool> {
-        if self.hidden || self.socket.as_ref().is_some_and(Socket::is_in_place) {
+        let Entrance::Own(bound) = &mut self.entrance else {
+            return Ok(false);
+        };
+        if self.hidden || bound.as_ref().is_some_and(Socket::is_in_place) {
             return Ok(false);
         }
         self.folder.check_in_place()?;
@@ -83,7 +104,7 @@ impl Door {
             socket.remove();
             return Err(error);
         }
-        self.socket = Some(socket);
+        *bound = Some(socket);
         Ok(true)
     }
 
@@ -91,8 +112,10 @@ impl Door {
     /// connected is served.
     pub fn hide(&mut self) {
         self.hidden = true;
-        if let Some(socket) = &self.socket {
-            socket.hide();
+        match &self.entrance {
+            Entrance::Own(Some(socket)) => socket.hide(),
+            Entrance::Own(None) => {}
+            Entrance::Passed => self.server.pause(),
         }
     }
 
@@ -102,19 +125,28 @@ impl Door {
     /// Those of the file system; the watch tries again.
     pub fn show(&mut self) -> io::Result<()> {
         self.hidden = false;
-        match self.socket.as_ref().map(Socket::show) {
-            Some(Ok(())) => Ok(()),
-            _ => self.mend().map(drop),
+        match &self.entrance {
+            Entrance::Own(Some(socket)) if socket.show().is_ok() => Ok(()),
+            Entrance::Own(_) => self.mend().map(drop),
+            Entrance::Passed => {
+                self.server.resume();
+                Ok(())
+            }
         }
     }
 
     /// Removes the file and stops accepting.
     pub fn close(&mut self) {
         self.hidden = true;
-        if let Some(socket) = &self.socket {
-            socket.remove();
+        match &self.entrance {
+            Entrance::Own(socket) => {
+                if let Some(socket) = socket {
+                    socket.remove();
+                }
+                self.server.stop_listening();
+            }
+            Entrance::Passed => self.server.leave_listening(),
         }
-        self.server.stop_listening();
     }
 }
 

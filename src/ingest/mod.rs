@@ -1,5 +1,6 @@
 //! Taking records in (spec 3): socket, connection, call, and on to the store.
 
+pub mod activation;
 pub mod activity;
 pub mod authority;
 pub mod budget;

@@ -26,6 +26,7 @@ pub struct Server {
 struct Listening {
     /// The same socket as the task's, for taking clients at once.
     listener: UnixListener,
+    waiting: Arc<AsyncListener>,
     task: JoinHandle<()>,
 }
 
@@ -54,19 +55,48 @@ impl Server {
     /// # Errors
     /// Those of registering it with the runtime.
     pub fn listen(&mut self, listener: UnixListener) -> io::Result<()> {
-        let waiting = AsyncListener::from_std(listener.try_clone()?)?;
+        let waiting = Arc::new(AsyncListener::from_std(listener.try_clone()?)?);
         self.stop_listening();
-        let task = tokio::spawn(accept(
+        let task = self.accepting(&waiting);
+        self.listener = Some(Listening {
+            listener,
             waiting,
-            Acceptor {
-                service: Arc::clone(&self.service),
-                connections: Arc::clone(&self.connections),
-                activity: Arc::clone(&self.activity),
-                events: self.events.clone(),
-            },
-        ));
-        self.listener = Some(Listening { listener, task });
+            task,
+        });
         Ok(())
+    }
+
+    fn accepting(&self, waiting: &Arc<AsyncListener>) -> JoinHandle<()> {
+        let to = Acceptor {
+            service: Arc::clone(&self.service),
+            connections: Arc::clone(&self.connections),
+            activity: Arc::clone(&self.activity),
+            events: self.events.clone(),
+        };
+        tokio::spawn(accept(Arc::clone(waiting), to))
+    }
+
+    /// Accepts nobody until [`Server::resume`]: who connects waits in the backlog.
+    pub fn pause(&self) {
+        if let Some(Listening { task, .. }) = &self.listener {
+            // It waits somewhere between two clients, and holds none.
+            task.abort();
+        }
+    }
+
+    /// Accepts clients again.
+    pub fn resume(&mut self) {
+        if let Some(mut listening) = self.listener.take() {
+            listening.task = self.accepting(&listening.waiting);
+            self.listener = Some(listening);
+        }
+    }
+
+    /// Accepts nobody any more, and leaves who has connected to another process
+    /// that has the same socket.
+    pub fn leave_listening(&mut self) {
+        self.pause();
+        self.listener = None;
     }
 
     /// Takes everyone who has connected so far, and nobody afterwards; for whom
@@ -122,7 +152,7 @@ struct Acceptor {
     events: Events,
 }
 
-async fn accept(listener: AsyncListener, to: Acceptor) {
+async fn accept(listener: Arc<AsyncListener>, to: Acceptor) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

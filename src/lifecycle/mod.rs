@@ -16,11 +16,11 @@ use crate::cli::{Config, VERSION};
 use crate::error::{Error, Result};
 use crate::events::{Events, Value};
 use crate::folder::{Folder, Session};
+use crate::ingest::activation;
 use crate::ingest::activity::Activity;
-use crate::ingest::doorway::Doorway;
+use crate::ingest::doorway::{Doorway, Entrance};
 use crate::ingest::server::Server;
 use crate::ingest::service::LogAgent;
-use crate::ingest::socket::Socket;
 use crate::limits::{PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
 use crate::replay::replayer::Replayer;
 use crate::store::space::Space;
@@ -32,6 +32,8 @@ use life::Life;
 /// # Errors
 /// What ended it, where that was not its own decision.
 pub fn run(config: Config) -> Result<()> {
+    // First: its descriptor must not be one of the agent's own.
+    let passed = activation::passed(|name| std::env::var_os(name))?;
     process::harden();
     process::tune_allocator();
     let start = Instant::now();
@@ -44,12 +46,12 @@ pub fn run(config: Config) -> Result<()> {
         Signals::new()?
     };
     let folder = Arc::new(Folder::open(&config.folder)?);
-    if !start::take_lock(&folder)? {
+    if !start::take_lock(&folder, passed.is_some())? {
         events.emit("another_agent_serves", &[]);
         return Ok(());
     }
-    let bound = start::bind(&folder)?;
-    let ended = runtime.block_on(serve(config, &folder, &events, start, bound, signals));
+    let entrance = start::open_entrance(&folder, passed)?;
+    let ended = runtime.block_on(serve(config, &folder, &events, start, entrance, signals));
     // A name that is just being resolved is not waited for (spec 5.5).
     runtime.shutdown_background();
     ended
@@ -80,18 +82,18 @@ async fn serve(
     folder: &Arc<Folder>,
     events: &Events,
     start: Instant,
-    bound: Option<(Socket, UnixListener)>,
+    (entrance, listener): (Entrance, Option<UnixListener>),
     mut signals: Signals,
 ) -> Result<()> {
     let activity = Activity::new();
     let (writer, store) = Writer::new(Arc::clone(folder), events.clone());
     let service = LogAgent::new(store.clone(), Arc::clone(&activity));
     let mut server = Server::new(service, Arc::clone(&activity), events.clone());
-    let (socket, listener) = bound.unzip();
+    let activated = matches!(entrance, Entrance::Passed);
     listener
         .map_or(Ok(()), |listener| server.listen(listener))
         .map_err(|error| Error::CannotCreate(format!("socket: {error}")))?;
-    let doorway = Doorway::new(Arc::clone(folder), socket, server);
+    let doorway = Doorway::new(Arc::clone(folder), entrance, server);
     let asleep = config.standby && !store::open::has_data(folder.path());
     let mut writing = tokio::spawn(writer.run(asleep));
 
@@ -100,7 +102,7 @@ async fn serve(
     if let Ok(log) = session.agent_log() {
         events.log_to(log);
     }
-    announce(&config, folder, events);
+    announce(&config, activated, folder, events);
     tokio::spawn(doorway.clone().watch(events.clone()));
     tokio::spawn(progress(Arc::clone(folder), events.clone(), store.clone()));
     let replayer = Replayer::new(
@@ -180,7 +182,7 @@ async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
     }
 }
 
-fn announce(config: &Config, folder: &Folder, events: &Events) {
+fn announce(config: &Config, activated: bool, folder: &Folder, events: &Events) {
     let server = config.route.endpoint().to_string();
     let proxy = config.route.proxy().map(ToString::to_string);
     let path = folder.path().to_string_lossy();
@@ -190,6 +192,7 @@ fn announce(config: &Config, folder: &Folder, events: &Events) {
         ("folder", (&*path).into()),
         ("health_url", (&server).into()),
         ("standby", config.standby.into()),
+        ("activated", activated.into()),
     ];
     if let Some(proxy) = &proxy {
         fields.push(("proxy", proxy.into()));

@@ -7,24 +7,29 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::ingest::doorway::Entrance;
 use crate::ingest::socket::{self, Socket};
 use crate::limits::{LOCK_POLL, LOCK_WAIT};
 
 /// Takes the instance lock, waiting for an agent that is just leaving. False:
-/// another agent serves this folder.
+/// another agent serves this folder. That its socket answers says so at once,
+/// unless that is the one which was `passed`: it answers whoever serves it.
 ///
 /// # Errors
 /// [`Error::CannotCreate`] when the folder stays locked and nobody answers.
-pub fn take_lock(folder: &Folder) -> Result<bool> {
+pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         if folder.try_lock()? {
             return Ok(true);
         }
-        if socket::answers(folder.path()) {
+        if !passed && socket::answers(folder.path()) {
             return Ok(false);
         }
         if Instant::now() >= deadline {
+            if passed {
+                return Ok(false);
+            }
             return Err(Error::CannotCreate(format!(
                 "folder {} is locked by another process, but no agent answers at its socket",
                 folder.path().display()
@@ -34,15 +39,24 @@ pub fn take_lock(folder: &Folder) -> Result<bool> {
     }
 }
 
-/// Binds the folder's socket. `None` while a file or folder of its name is in
-/// the way: that is no reason to leave the records in the store alone.
+/// The way in, and what listens there: the socket that was `passed`, else the
+/// folder's own. Nothing listens while a file or folder of its name is in the way:
+/// that is no reason to leave the records in the store alone.
 ///
 /// # Errors
 /// [`Error::CannotCreate`] naming the socket.
-pub fn bind(folder: &Folder) -> Result<Option<(Socket, UnixListener)>> {
+pub fn open_entrance(
+    folder: &Folder,
+    passed: Option<UnixListener>,
+) -> Result<(Entrance, Option<UnixListener>)> {
+    if passed.is_some() {
+        return Ok((Entrance::Passed, passed));
+    }
     match Socket::bind(folder.path()) {
-        Ok(bound) => Ok(Some(bound)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Ok((socket, listener)) => Ok((Entrance::Own(Some(socket)), Some(listener))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((Entrance::Own(None), None))
+        }
         Err(error) => {
             let path = socket::path_in(folder.path());
             Err(Error::CannotCreate(format!(

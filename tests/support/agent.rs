@@ -69,7 +69,8 @@ impl Agent {
         Agent::from_command_line(command, folder)
     }
 
-    fn from_command_line(mut command: Command, folder: &Path) -> Builder {
+    /// Any command line that ends up in `echopost::main()` and leads to `folder`.
+    pub fn from_command_line(mut command: Command, folder: &Path) -> Builder {
         // What the tester's own shell holds must not decide a test.
         for name in ["DATANADHI_API_KEY", "LISTEN_PID", "LISTEN_FDS"] {
             command.env_remove(name);
@@ -248,6 +249,11 @@ impl Builder {
 
     pub fn without_env(mut self, name: &str) -> Builder {
         self.command.env_remove(name);
+        self
+    }
+
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Builder {
+        self.command.stdin(stdin);
         self
     }
 
