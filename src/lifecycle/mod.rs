@@ -21,7 +21,7 @@ use crate::ingest::activity::Activity;
 use crate::ingest::doorway::{Doorway, Entrance};
 use crate::ingest::server::Server;
 use crate::ingest::service::LogAgent;
-use crate::limits::{PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
+use crate::limits::{IDLE_GRACE, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
 use crate::replay::replayer::Replayer;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
@@ -163,8 +163,15 @@ async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
         if let End::Drained = end {
             return;
         }
-        connections.shut_down(true);
-        let _ = timeout(STOP_DRAIN, connections.none_left()).await;
+        let drained = async {
+            // Who has just come may be about to call, and could not tell a
+            // connection that is cut from a call that failed.
+            connections.shut_down(false);
+            let _ = timeout(IDLE_GRACE, connections.none_left()).await;
+            connections.shut_down(true);
+            connections.none_left().await;
+        };
+        let _ = timeout(STOP_DRAIN, drained).await;
         if let End::Signal(_) = end {
             life.replayer.flush().await;
             let _ = timeout(STORE_CLOSE, life.store.close(Close::Keep)).await;
