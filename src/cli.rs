@@ -112,13 +112,18 @@ pub fn parse(
         .into_string()
         .ok()
         .filter(|key| HeaderValue::from_str(key).is_ok())
-        .ok_or_else(|| usage("-api-key", "cannot be sent as an HTTP header"))?;
+        .ok_or_else(|| {
+            usage(
+                "the key of -api-key or $DATANADHI_API_KEY",
+                "cannot be sent in an HTTP header",
+            )
+        })?;
     let health_url = health_url.unwrap_or_else(|| DEFAULT_HEALTH_URL.into());
     let endpoint = health_url
         .to_str()
-        .ok_or_else(|| "is not UTF-8".to_owned())
+        .ok_or_else(|| "it is not UTF-8".to_owned())
         .and_then(Endpoint::parse)
-        .map_err(|why| usage("-health-url", &why))?;
+        .map_err(|why| usage("-health-url:", &why))?;
     let proxy = Proxy::of_environment(&endpoint, variable)
         .map_err(|unusable| usage(unusable.variable, &unusable.why))?;
     socket::check_path(&folder)?;

@@ -35,8 +35,12 @@ impl Folder {
     /// # Errors
     /// [`Error::CannotCreate`] naming the folder.
     pub fn open(path: &Path) -> Result<Folder> {
-        let describe =
-            |error: io::Error| Error::CannotCreate(format!("folder {}: {error}", path.display()));
+        let describe = |error: io::Error| {
+            Error::CannotCreate(format!(
+                "folder {}: {error}; -datanadhi takes a folder that this user may write to or create",
+                path.display()
+            ))
+        };
         let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
         let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
         DirBuilder::new()

@@ -78,7 +78,7 @@ fn a_wrong_command_line_is_one_line_that_names_the_flag() {
 fn https_without_tls_is_refused_and_says_why() {
     let cwd = temp_folder();
     let stderr = refused(cwd.path(), &["-health-url", "https://host"], 64);
-    let why = "-health-url https needs the feature tls, which this build lacks";
+    let why = "-health-url: https needs the feature tls, which this build lacks";
     assert!(stderr.contains(why), "{stderr}");
 }
 
@@ -99,6 +99,7 @@ fn a_folder_that_cannot_be_is_one_line_that_names_it() {
     ] {
         let stderr = refused(cwd.path(), &["-datanadhi", folder], 73);
         assert!(stderr.contains(needle), "{folder}: {stderr}");
+        assert!(stderr.contains("-datanadhi"), "no remedy: {stderr}");
     }
     assert_eq!(
         fs::read(cwd.path().join("file")).expect("the file"),

@@ -161,12 +161,9 @@ fn what_is_no_socket_is_in_the_way_and_never_deleted() {
         }
         let mut agent = builder().spawn();
         let blocked = agent.wait_event("socket_blocked", DEADLINE);
-        assert!(
-            blocked["error"]
-                .as_str()
-                .expect("text")
-                .contains("in the way")
-        );
+        let error = blocked["error"].as_str().expect("text");
+        let remedy = format!("in the way: move {} elsewhere", path.display());
+        assert!(error.contains(&remedy), "{error}");
         assert_eq!(agent.events()[0]["event"], "agent_started");
         server.up();
         server.wait_delivered(1, DEADLINE);
@@ -321,6 +318,7 @@ fn a_lock_that_nobody_serves_behind_is_waited_for_and_then_refused() {
     let stderr = agent.stderr();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains("locked by another process"), "{stderr}");
+    assert!(stderr.contains("fuser"), "no remedy: {stderr}");
     assert_eq!(names_in(folder.path()), Vec::<String>::new());
 
     // One that is given up in that time is taken over.

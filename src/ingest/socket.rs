@@ -140,7 +140,10 @@ fn check_free(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "a file or folder of that name is in the way",
+            format!(
+                "a file or folder is in the way: move {} elsewhere",
+                path.display()
+            ),
         )),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

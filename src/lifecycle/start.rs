@@ -31,7 +31,8 @@ pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
                 return Ok(false);
             }
             return Err(Error::CannotCreate(format!(
-                "folder {} is locked by another process, but no agent answers at its socket",
+                "folder {0} is locked by another process, but no agent answers at its socket; \
+                 \"fuser {0}\" names who has it open",
                 folder.path().display()
             )));
         }
