@@ -35,9 +35,10 @@ pub const CALL_OVERHEAD: usize = 2 * KIB;
 /// Connections served at once; further ones wait in the listen backlog. A call
 /// takes about a millisecond, and the idle make room.
 pub const CONNECTIONS_MAX: usize = 32;
-/// Descriptors kept free of client connections: stdio, store, logs, lock,
-/// runtime, watcher, listener, the server and its resolver.
-pub const DESCRIPTORS_RESERVED: usize = 20;
+/// Descriptors kept free of client connections: stdio and events 4, runtime and
+/// signals 6, lock 1, listener 2, store 4, logs 3, watcher 1, the server 1, and one
+/// each for a lookup and for the client that is accepted to make room for.
+pub const DESCRIPTORS_RESERVED: usize = 24;
 /// Calls in flight on one connection; clients queue further ones themselves.
 pub const STREAMS_MAX: u32 = 64;
 /// Bytes a client may send on a stream before the agent has asked for more. The

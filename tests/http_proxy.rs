@@ -130,7 +130,10 @@ async fn a_proxy_that_breaks_off_is_named() {
             b"HTTP/1.1 500 x\r\nContent-Length: 9\r\n\r\nhalf",
             "answered 500, then: ",
         ),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "the answer is no valid HTTP/1.1 "),
+        (
+            b"SSH-2.0-OpenSSH\r\n\r\n",
+            "the answer is no valid HTTP/1.1 ",
+        ),
     ] {
         let server = Server::answering_once(answer).await;
         let mut client = client(&server, "user:s3cr3t@");

@@ -8,7 +8,8 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{interval_at, sleep_until, timeout};
 
@@ -51,10 +52,12 @@ pub fn run(config: Config) -> Result<()> {
         return Ok(());
     }
     let entrance = start::open_entrance(&folder, passed)?;
-    let ended = runtime.block_on(serve(config, &folder, &events, start, entrance, signals));
+    // As a task: to wake what block_on itself runs costs a look at the sockets.
+    let life = runtime.spawn(serve(config, folder, events, start, entrance, signals));
+    let ended = runtime.block_on(life);
     // A name that is just being resolved is not waited for (spec 5.5).
     runtime.shutdown_background();
-    ended
+    ended.unwrap_or_else(|error| Err(Error::DiskFailed(format!("life: {error}"))))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -79,32 +82,32 @@ enum End {
 
 async fn serve(
     config: Config,
-    folder: &Arc<Folder>,
-    events: &Events,
+    folder: Arc<Folder>,
+    events: Events,
     start: Instant,
     (entrance, listener): (Entrance, Option<UnixListener>),
     mut signals: Signals,
 ) -> Result<()> {
     let activity = Activity::new();
-    let (writer, store) = Writer::new(Arc::clone(folder), events.clone());
+    let (writer, store) = Writer::new(Arc::clone(&folder), events.clone());
     let service = LogAgent::new(store.clone(), Arc::clone(&activity));
     let mut server = Server::new(service, Arc::clone(&activity), events.clone());
     let activated = matches!(entrance, Entrance::Passed);
     listener
         .map_or(Ok(()), |listener| server.listen(listener))
         .map_err(|error| Error::CannotCreate(format!("socket: {error}")))?;
-    let doorway = Doorway::new(Arc::clone(folder), entrance, server);
+    let doorway = Doorway::new(Arc::clone(&folder), entrance, server);
     let asleep = config.standby && !store::open::has_data(folder.path());
     let mut writing = tokio::spawn(writer.run(asleep));
 
     folder.prune_sessions();
-    let session = Session::new(folder, SystemTime::now());
+    let session = Session::new(&folder, SystemTime::now());
     if let Ok(log) = session.agent_log() {
         events.log_to(log);
     }
-    announce(&config, activated, folder, events);
+    announce(&config, activated, &folder, &events);
     tokio::spawn(doorway.clone().watch(events.clone()));
-    tokio::spawn(progress(Arc::clone(folder), events.clone(), store.clone()));
+    tokio::spawn(progress(Arc::clone(&folder), events.clone(), store.clone()));
     let replayer = Replayer::new(
         config.route,
         config.api_key,
@@ -113,8 +116,8 @@ async fn serve(
         session,
     );
     let mut life = Life {
-        folder: Arc::clone(folder),
-        events: events.clone(),
+        folder,
+        events,
         doorway,
         activity,
         store,
@@ -263,14 +266,11 @@ async fn progress(folder: Arc<Folder>, events: Events, store: store::Handle) {
     }
 }
 
-/// The signals that ask the agent to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
+/// The signals that ask the agent to stop, by their names.
+struct Signals(mpsc::Receiver<&'static str>);
 
 impl Signals {
+    /// Takes the signals over; needs a runtime.
     fn new() -> Result<Signals> {
         let listen = |kind| {
             signal(kind).map_err(|error| Error::CannotCreate(format!("signal handler: {error}")))
@@ -279,18 +279,30 @@ impl Signals {
         // RLIMIT_FSIZE then fails with EFBIG, like one on a full disk.
         let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
         drop(listen(too_large)?);
-        Ok(Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hangup = listen(SignalKind::hangup())?;
+        // A task: the life would ask all three whenever it wakes.
+        let (came, signals) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                let name = tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                    _ = hangup.recv() => "SIGHUP",
+                };
+                if came.send(name).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Signals(signals))
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
+        match self.0.recv().await {
+            Some(name) => name,
+            None => std::future::pending().await,
         }
     }
 }

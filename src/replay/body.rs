@@ -20,7 +20,7 @@ pub struct Body {
 pub fn body(pipelines: &[String], json: Bytes) -> Body {
     // Strings always serialise.
     let pipelines = serde_json::to_string(pipelines).unwrap_or_else(|_| "[]".to_owned());
-    let before = format!(r#"{{"pipelines":{pipelines},"log_data":"#);
+    let before = [r#"{"pipelines":"#, &*pipelines, r#","log_data":"#].concat();
     Body {
         chunks: [before.into(), json, Bytes::from_static(b"}")],
         sent: 0,

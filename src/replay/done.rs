@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Write;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 
 use tokio::time::{Sleep, sleep};
 
@@ -99,8 +99,7 @@ impl Done {
 
     /// Does something that may take long, without holding up a delete that
     /// falls due meanwhile.
-    pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+    pub async fn meanwhile<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> T {
         if let Some(due) = &mut self.due {
             tokio::select! {
                 biased;

@@ -30,7 +30,7 @@ impl Pace {
     }
 
     /// What follows from an answer that came at `now` and asked to wait for
-    /// `asked`; `random` is from 0 to 1. After [`Outcome::SetAside`] the caller
+    /// `asked`; `random` gives a number from 0 to 1 where one is needed. After [`Outcome::SetAside`] the caller
     /// reports with [`Pace::set_aside`] or [`Pace::not_now`] what became of it.
     #[must_use]
     pub fn answered(
@@ -38,7 +38,7 @@ impl Pace {
         verdict: Verdict,
         asked: Option<Duration>,
         now: Instant,
-        random: f64,
+        random: impl FnOnce() -> f64,
     ) -> Outcome {
         let outcome = self.patience.judge(verdict, now);
         match outcome {
@@ -48,7 +48,7 @@ impl Pace {
                 self.not_before = None;
             }
             Outcome::SetAside => {}
-            Outcome::RetryUntil(_) => self.wait(asked, now, random),
+            Outcome::RetryUntil(_) => self.wait(asked, now, random()),
         }
         outcome
     }
@@ -113,7 +113,7 @@ mod tests {
                 match verdict {
                     Some(verdict) => {
                         let asked = asked.map(Duration::from_secs);
-                        let outcome = pace.answered(*verdict, asked, now, 1.0);
+                        let outcome = pace.answered(*verdict, asked, now, || 1.0);
                         if outcome == Outcome::SetAside {
                             pace.set_aside(*verdict);
                         }
@@ -130,9 +130,9 @@ mod tests {
     fn a_record_that_cannot_be_set_aside_is_not_tried_at_once() {
         let start = Instant::now();
         let mut pace = Pace::new();
-        let _ = pace.answered(Doubtful, None, start, 1.0);
+        let _ = pace.answered(Doubtful, None, start, || 1.0);
         let late = start + Duration::from_secs(20);
-        let outcome = pace.answered(Doubtful, None, late, 1.0);
+        let outcome = pace.answered(Doubtful, None, late, || 1.0);
         assert_eq!(outcome, Outcome::SetAside);
         pace.not_now(late, 1.0);
         assert_eq!(pace.not_before(), Some(late + Duration::from_secs(1)));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::pin::pin;
 use std::time::{Instant, SystemTime};
 
 use tokio::time::sleep_until;
@@ -122,7 +123,7 @@ impl Replayer {
     async fn settle(&mut self, record: &Record) -> bool {
         loop {
             if let Some(at) = self.pace.not_before() {
-                self.done.meanwhile(sleep_until(at.into())).await;
+                self.done.meanwhile(pin!(sleep_until(at.into()))).await;
             }
             match self.try_once(record).await {
                 Step::Next => return true,
@@ -151,7 +152,11 @@ impl Replayer {
             idempotency_key: &record.idempotency_key,
             body: &body,
         };
-        match self.done.meanwhile(self.client.post(delivery)).await {
+        let answer = {
+            let post = pin!(self.client.post(delivery));
+            self.done.meanwhile(post).await
+        };
+        match answer {
             Ok(answer) => self.heed(record, &answer, &api_key).await,
             Err(Failure::Unsendable(why)) => {
                 let refusal = Refusal {
@@ -177,7 +182,7 @@ impl Replayer {
             .retry_after
             .as_deref()
             .and_then(|value| retry_after::parse(value, SystemTime::now()));
-        match self.pace.answered(verdict, asked, Instant::now(), random()) {
+        match self.pace.answered(verdict, asked, Instant::now(), random) {
             Outcome::Delivered => {
                 self.delivered += 1;
                 self.finish(record, true).await

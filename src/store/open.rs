@@ -15,9 +15,10 @@ use crate::events::Events;
 use crate::folder::{name_with_time, sync_folder};
 use crate::limits::{CHECK_ALWAYS_BELOW, CHECK_PAGES_PER_TURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
 use crate::store::check::{Check, Salvage, Step, Verdict};
+use crate::store::env;
 use crate::store::lmdb::{DATA_FILE, Lmdb, StoreId};
+use crate::store::record::{self, StoreName};
 use crate::store::space::{self, Space};
-use crate::store::{env, record};
 
 /// The store's folder in the base folder.
 const STORE_NAME: &str = "lmdb";
@@ -213,12 +214,12 @@ async fn carry(from: &Path, to: &Path) -> Result<Carried> {
                 }
             }
         }
-        let old_id = salvage.store_id();
+        let old_name = salvage.store_id().map(|id| StoreName::new(&id));
         lmdb.write(|lmdb, txn| {
             group.iter().try_for_each(|(key, value)| {
-                match (record::decode(*key, value.clone()), old_id) {
-                    (Some(mut record), Some(id)) => {
-                        record.idempotency_key = record::idempotency_key(&id, *key, Some(&record));
+                match (record::decode(*key, value.clone()), &old_name) {
+                    (Some(mut record), Some(name)) => {
+                        record.idempotency_key = name.idempotency_key(*key, Some(&record));
                         lmdb.append(txn, *key, &record)
                     }
                     // Replay sets aside what does not fit its checksum.

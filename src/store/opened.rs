@@ -3,11 +3,12 @@
 use crate::error::Result;
 use crate::store::lmdb::{Lmdb, StoreId};
 use crate::store::mark::MarkFile;
+use crate::store::record::StoreName;
 use crate::store::{Details, Marks, Record, record};
 
 pub(super) struct OpenStore {
     pub(super) lmdb: Lmdb,
-    id: StoreId,
+    name: StoreName,
     mark: MarkFile,
 }
 
@@ -25,7 +26,8 @@ impl OpenStore {
                 count: lmdb.count_through(through)?,
             },
         };
-        Ok((OpenStore { lmdb, id, mark }, marks))
+        let name = StoreName::new(&id);
+        Ok((OpenStore { lmdb, name, mark }, marks))
     }
 
     /// Opens the store anew. Nobody else had it meanwhile: it needs no check.
@@ -57,7 +59,7 @@ impl OpenStore {
             let content = record::decode(key, value.clone()).ok_or(value);
             Record {
                 key,
-                idempotency_key: record::idempotency_key(&self.id, key, content.as_ref().ok()),
+                idempotency_key: self.name.idempotency_key(key, content.as_ref().ok()),
                 content,
             }
         });

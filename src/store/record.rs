@@ -49,22 +49,24 @@ pub fn decode(key: u64, value: Bytes) -> Option<StoredRecord> {
     Some(record)
 }
 
-/// What the main server knows a record by: what its client gave, else
-/// `"<store id>-<key>"`, a structured-field string (IETF draft
-/// idempotency-key-header). The same on every attempt, also after a restart.
-#[must_use]
-pub fn idempotency_key(store: &[u8; 16], key: u64, record: Option<&StoredRecord>) -> String {
-    match record {
-        Some(record) if !record.idempotency_key.is_empty() => record.idempotency_key.clone(),
-        _ => {
-            let store = store.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-            let mut text = String::with_capacity(2 * size_of::<[u8; 16]>() + 24);
-            text.push('"');
-            text.extend(store.filter_map(|digit| char::from_digit(digit.into(), 16)));
-            text.push('-');
-            text.push_str(&key.to_string());
-            text.push('"');
-            text
+/// What the main server knows a store's records by: `"<store id>-<key>"`, a
+/// structured-field string (IETF draft idempotency-key-header).
+pub struct StoreName(String);
+
+impl StoreName {
+    /// The name of the store with this id.
+    #[must_use]
+    pub fn new(id: &[u8; 16]) -> StoreName {
+        StoreName(format!("\"{:032x}-", u128::from_be_bytes(*id)))
+    }
+
+    /// What the main server knows a record by: what its client gave, else the
+    /// store's name and its key. The same on every attempt, also after a restart.
+    #[must_use]
+    pub fn idempotency_key(&self, key: u64, record: Option<&StoredRecord>) -> String {
+        match record {
+            Some(record) if !record.idempotency_key.is_empty() => record.idempotency_key.clone(),
+            _ => [&self.0, &*key.to_string(), "\""].concat(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use echopost::store::record;
+use echopost::store::record::StoreName;
 use rustix::process::Signal;
 
 use crate::layout::Layout;
@@ -99,7 +99,7 @@ impl Left {
     /// What the server must know a record by.
     pub fn idempotency_key(&self, key: u64) -> String {
         let record = &self.layout.records[&key].record;
-        record::idempotency_key(&self.layout.store_id, key, Some(record))
+        StoreName::new(&self.layout.store_id).idempotency_key(key, Some(record))
     }
 }
 

@@ -102,7 +102,7 @@ impl Rules for EchoPost {
             .retry_after
             .and_then(|value| retry_after::parse(value.as_bytes(), clock(answer.at)));
         let verdict = verdict::of_status(status);
-        match self.pace.answered(verdict, asked, now, random) {
+        match self.pace.answered(verdict, asked, now, || random) {
             Outcome::Delivered => {}
             Outcome::SetAside => self.pace.set_aside(verdict),
             Outcome::RetryUntil(_) => return Next::Again(self.due(answer.at)),

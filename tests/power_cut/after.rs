@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use echopost::events::Events;
 use echopost::proto::store::StoredRecord;
 use echopost::store::check::{Salvage, Step};
-use echopost::store::{open, record};
+use echopost::store::open;
+use echopost::store::record::{self, StoreName};
 use serde_json::Value;
 
 use crate::history::{Fate, LANES, is_refused};
@@ -32,7 +33,7 @@ pub fn open_store(base: &Path) -> BTreeMap<u64, Found> {
         }
         for (key, value) in batch {
             let record = record::decode(key, value).expect("a record with a right CRC");
-            let idempotency_key = record::idempotency_key(&id, key, Some(&record));
+            let idempotency_key = StoreName::new(&id).idempotency_key(key, Some(&record));
             last = key;
             found.insert(
                 key,
@@ -116,7 +117,7 @@ pub fn salvaged(store: &Path) -> Option<BTreeMap<u64, Found>> {
             Step::Record { key, value } => {
                 let record = record::decode(key, value.into())?;
                 let id = salvage.store_id()?;
-                let idempotency_key = record::idempotency_key(&id, key, Some(&record));
+                let idempotency_key = StoreName::new(&id).idempotency_key(key, Some(&record));
                 saved.insert(
                     key,
                     Found {
