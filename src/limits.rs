@@ -35,10 +35,10 @@ pub const CALL_OVERHEAD: usize = 2 * KIB;
 /// Connections served at once; further ones wait in the listen backlog. A call
 /// takes about a millisecond, and the idle make room.
 pub const CONNECTIONS_MAX: usize = 32;
-/// Descriptors kept free of client connections: stdio and events 4, runtime and
-/// signals 6, lock 1, listener 2, store 4, logs 3, watcher 1, the server 1, and one
+/// Descriptors kept free of client connections: stdio and events 4, runtime 3,
+/// signals 4, lock 1, listener 2, store 4, logs 3, watcher 1, the server 1, and one
 /// each for a lookup and for the client that is accepted to make room for.
-pub const DESCRIPTORS_RESERVED: usize = 24;
+pub const DESCRIPTORS_RESERVED: usize = 25;
 /// Calls in flight on one connection; clients queue further ones themselves.
 pub const STREAMS_MAX: u32 = 64;
 /// Bytes a client may send on a stream before the agent has asked for more. The
@@ -241,7 +241,7 @@ pub const REFUSALS_TRUSTED: u32 = 16;
 pub const NOTE_RECORDS_MAX: usize = 64;
 /// Delivered records that may wait for their delete: the pages that it reads and
 /// writes count as the agent's memory.
-pub const DELETE_RECORDS_MAX: usize = 1024;
+pub const DELETE_RECORDS_MAX: usize = 512;
 /// How long a delivered record may wait for its delete: what a power cut has sent
 /// again.
 pub const DELETE_DELAY_MAX: Duration = Duration::from_millis(250);

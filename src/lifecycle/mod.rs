@@ -2,14 +2,13 @@
 
 mod life;
 mod process;
+mod signals;
 mod start;
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{interval_at, sleep_until, timeout};
 
@@ -27,6 +26,7 @@ use crate::replay::replayer::Replayer;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
 use life::Life;
+use signals::Signals;
 
 /// Lives the agent's life.
 ///
@@ -263,46 +263,5 @@ async fn progress(folder: Arc<Folder>, events: Events, store: store::Handle) {
             ("free_space", free.into()),
         ];
         events.emit("progress", &fields);
-    }
-}
-
-/// The signals that ask the agent to stop, by their names.
-struct Signals(mpsc::Receiver<&'static str>);
-
-impl Signals {
-    /// Takes the signals over; needs a runtime.
-    fn new() -> Result<Signals> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Error::CannotCreate(format!("signal handler: {error}")))
-        };
-        // Handled once, it never ends the process again: a write beyond
-        // RLIMIT_FSIZE then fails with EFBIG, like one on a full disk.
-        let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-        drop(listen(too_large)?);
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut hangup = listen(SignalKind::hangup())?;
-        // A task: the life would ask all three whenever it wakes.
-        let (came, signals) = mpsc::channel(1);
-        tokio::spawn(async move {
-            loop {
-                let name = tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                    _ = hangup.recv() => "SIGHUP",
-                };
-                if came.send(name).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Signals(signals))
-    }
-
-    async fn next(&mut self) -> &'static str {
-        match self.0.recv().await {
-            Some(name) => name,
-            None => std::future::pending().await,
-        }
     }
 }
