@@ -191,6 +191,9 @@ pub const SESSIONS_KEPT: usize = 10;
 /// Connecting to the main server, from the name's resolution over a proxy's
 /// tunnel to the TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a lookup finds that ended after the connection that wanted it serves the
+/// next one for this long: more than the longest delay between two probes.
+pub const LOOKUP_KEPT: Duration = Duration::from_secs(10);
 /// The start that an address has over the next one of the same name, from
 /// RFC 8305, 5.
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);

@@ -55,17 +55,12 @@ pub fn run(config: Config) -> Result<()> {
     // As a task: to wake what block_on itself runs costs a look at the sockets.
     let life = runtime.spawn(serve(config, folder, events, start, entrance, signals));
     let ended = runtime.block_on(life);
-    // A name that is just being resolved is not waited for (spec 5.5).
-    runtime.shutdown_background();
     ended.unwrap_or_else(|error| Err(Error::DiskFailed(format!("life: {error}"))))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Only name resolution needs another thread, and only for a moment.
-        .max_blocking_threads(1)
-        .thread_keep_alive(Duration::from_secs(1))
         .build()
         .map_err(|error| Error::CannotCreate(format!("runtime: {error}")))
 }

@@ -96,6 +96,33 @@ fn a_lookup_that_hangs_is_waited_for_and_no_other_queues_behind_it() {
     assert!(names.lookups() <= 2, "{}", names.lookups());
 }
 
+/// As with a name server that is dead, in front of one that answers: the system
+/// turns to the second one after as long as a connection may take (resolv.conf(5)).
+#[test]
+fn a_lookup_that_takes_longer_than_a_connection_may_serves_the_next_one() {
+    let names = Names::new("slow 127.0.0.1");
+    let mut stage = stage(MainServer::new_up(), &names);
+    let records = texts(0..20);
+    stage.store(&records);
+    wait_complaint(&stage, "timed out after 5s while resolving its name");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+    assert_eq!(names.lookups(), 1);
+}
+
+#[test]
+fn without_a_thread_a_name_cannot_be_resolved_and_the_agent_lives_on() {
+    let names = Names::new("threadless");
+    let mut stage = stage(MainServer::new_up(), &names);
+    let records = texts(0..20);
+    stage.store(&records);
+    wait_complaint(&stage, "cannot resolve its name: ");
+    assert_eq!(names.lookups(), 0);
+    names.set("127.0.0.1");
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
+}
+
 #[test]
 fn a_lookup_that_hangs_does_not_delay_the_exit() {
     let names = Names::new("hang");

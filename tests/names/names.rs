@@ -14,7 +14,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// `plan`: numeric addresses, `fail`, or `hang`.
+    /// `plan`: numeric addresses, `slow` and those, `fail`, `hang` or `threadless`.
     pub fn new(plan: &str) -> Names {
         let names = Names {
             folder: temp_folder(),

@@ -1,18 +1,22 @@
 /* A name service that a test commands, in place of the C library's.
  *
  * NAMES_PLAN names a file that says what a lookup finds: numeric addresses,
- * `fail`, or `hang` until it says something else. NAMES_LOG names one that gets
- * a line for each lookup. Numeric hosts go to the C library. */
+ * `slow` and those after 5.05 s, `fail`, or `hang` until it says something else.
+ * With `threadless` there are no more threads. NAMES_LOG names one that gets a
+ * line for each lookup. Numeric hosts go to the C library. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 typedef int (*lookup)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+typedef int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
 static int is_numeric(const char *host)
 {
@@ -27,6 +31,17 @@ static void read_plan(char *plan, size_t size)
     plan[length] = 0;
     if (file)
         fclose(file);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+        void *argument)
+{
+    char plan[1024];
+    read_plan(plan, sizeof plan);
+    if (!strncmp(plan, "threadless", 10))
+        return EAGAIN;
+    create real = (create)dlsym(RTLD_NEXT, "pthread_create");
+    return real(thread, attributes, start, argument);
 }
 
 int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
@@ -45,10 +60,15 @@ int getaddrinfo(const char *host, const char *service, const struct addrinfo *hi
         usleep(5000);
     if (!strncmp(plan, "fail", 4))
         return EAI_AGAIN;
+    char *addresses = plan;
+    if (!strncmp(plan, "slow", 4)) {
+        usleep(5050000);
+        addresses += 4;
+    }
     struct addrinfo **end = found;
     *found = NULL;
     char *rest = NULL;
-    for (char *address = strtok_r(plan, " \n", &rest); address;
+    for (char *address = strtok_r(addresses, " \n", &rest); address;
          address = strtok_r(NULL, " \n", &rest)) {
         int error = real(address, service, hints, end);
         if (error)
