@@ -208,8 +208,9 @@ pub const SEND_BUFFER: u32 = 128 * KIB as u32;
 /// Bytes that TLS may hold of a request, encrypted, before the kernel takes them:
 /// one TLS record. They count as sent, too.
 pub const TLS_SEND_BUFFER: usize = 16 * KIB;
-/// Peers whose TLS sessions are kept to be resumed: the main server and a proxy.
-pub const TLS_SESSIONS_MAX: usize = 2;
+/// TLS sessions that are kept to be resumed: those of the main server and of a
+/// proxy, for each of which rustls counts eight.
+pub const TLS_SESSIONS_MAX: usize = 2 * 8;
 /// Bytes of a proxy's answer to CONNECT: its status line and headers.
 pub const TUNNEL_ANSWER_MAX: usize = 8 * KIB;
 /// Bytes of an answer's status line and headers; servers stay below 8 KiB by

@@ -169,3 +169,24 @@ fn the_proxy_itself_may_speak_tls() {
         assert_eq!(header.is_some(), scheme == "http");
     }
 }
+
+#[test]
+fn sessions_with_the_proxy_and_the_server_are_both_resumed() {
+    let secure = Secure::new();
+    let proxy = Tinyproxy::new("");
+    let proxy_front = secure.front(proxy.port);
+    let url = format!("https://localhost:{}", proxy_front.port);
+    let server = MainServer::new_up();
+    let front = secure.front(server.port());
+    let stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+    stage.store(&texts(["first"]));
+    stage.wait_for("\"first\"");
+    proxy_front.cut();
+    stage.store(&texts(["second"]));
+    stage.wait_for("\"second\"");
+    for front in [&proxy_front, &front] {
+        let handshakes = front.handshakes();
+        let resumed: Vec<_> = handshakes.iter().map(|each| each.resumed).collect();
+        assert_eq!(resumed, [false, true]);
+    }
+}
