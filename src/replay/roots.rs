@@ -50,11 +50,33 @@ impl Roots {
         })
     }
 
-    /// The authorities that a certificate of `chain` names.
+    /// The authorities that a certificate of `chain` names: those of the file, or
+    /// those of the folders where it has none. On most systems the folder has what
+    /// the file has, once more.
     ///
     /// # Errors
     /// A variable that leads to no certificate at all, as one line.
     pub(super) fn named_in(&self, chain: &[&CertificateDer<'_>]) -> Result<RootCertStore, String> {
+        self.search(chain, |found| found.is_empty())
+    }
+
+    /// The same from everywhere: an authority with a new key has its old name.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn all_named_in(
+        &self,
+        chain: &[&CertificateDer<'_>],
+    ) -> Result<RootCertStore, String> {
+        self.search(chain, |_| true)
+    }
+
+    /// Looks into each folder if `go_on` says so of what was found before it.
+    fn search(
+        &self,
+        chain: &[&CertificateDer<'_>],
+        go_on: impl Fn(&RootCertStore) -> bool,
+    ) -> Result<RootCertStore, String> {
         let mut search = Search {
             chain,
             seen: 0,
@@ -64,8 +86,7 @@ impl Roots {
             search.look_into(file);
         }
         for folder in &self.folders {
-            // On most systems the folder has what the file has, once more.
-            if search.found.is_empty() {
+            if go_on(&search.found) {
                 search.look_into_all(folder);
             }
         }

@@ -12,7 +12,9 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 use tokio_rustls::TlsConnector;
 
 use super::authority::Authority;
@@ -91,14 +93,16 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
-        let roots = Roots::of_system()
-            .named_in(&chain)
-            .map_err(Error::General)?;
-        // All that can be wrong with the roots is that there are none.
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.0))
-            .build()
-            .map_err(|_| CertificateError::UnknownIssuer)?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let system = Roots::of_system();
+        let verify = |roots: Result<RootCertStore, String>| {
+            let roots = Arc::new(roots.map_err(Error::General)?);
+            // All that can be wrong with the roots is that there are none.
+            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.0))
+                .build()
+                .map_err(|_| CertificateError::UnknownIssuer)?
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        verify(system.named_in(&chain)).or_else(|_| verify(system.all_named_in(&chain)))
     }
 
     fn verify_tls12_signature(

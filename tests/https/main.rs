@@ -207,6 +207,7 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
 fn the_variables_of_openssl_say_whom_to_trust() {
     let known = Authority::new("Test Authority");
     let unknown = Authority::new("Another Authority");
+    let with_another_key = Authority::new("Test Authority");
     let both = known.pem() + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let folder = support::temp_folder();
     let bundle = folder.path().join("bundle.pem");
@@ -216,6 +217,7 @@ fn the_variables_of_openssl_say_whom_to_trust() {
     let untrusted = Some("its certificate is from an unknown issuer");
     let nothing = Some("SSL_CERT_FILE and SSL_CERT_DIR lead to no certificate");
     let (known_file, unknown_file) = (known.file(), unknown.file());
+    let another_key_file = with_another_key.file();
     let identity = known.identity(&["localhost"], GOOD);
     let cases = [
         (known_file.as_str(), "", None),
@@ -223,6 +225,7 @@ fn the_variables_of_openssl_say_whom_to_trust() {
         ("", known.folder(), None),
         ("", &list, None),
         (&unknown_file, known.folder(), None),
+        (&another_key_file, known.folder(), None),
         // The system's own authorities do not count beside them, and sign no
         // certificate of a test anyway.
         ("", "", untrusted),
