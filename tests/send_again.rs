@@ -153,6 +153,7 @@ fn mixed_log(path: &Path) -> Vec<u8> {
     let damaged = line("{}", 3).replace("\"intact\":true", "\"intact\":false");
     let spaced = "  {\"json_data\": \"{not\\u0020json\",  \"pipelines\": [], \
                   \"idempotency_key\": \"\\\"s-4\\\"\", \"api_key_own\": false, \"intact\": true}\r\n";
+    let unquoted = line("{}", 7).replace(r#""{}""#, "{}");
     let cut = &line("\"cut\"", 6)[..70];
     let mut bytes = Vec::new();
     let mut bad = Vec::new();
@@ -161,6 +162,7 @@ fn mixed_log(path: &Path) -> Vec<u8> {
         (b"\xff garbled {\n", false),
         (damaged.as_bytes(), false),
         (spaced.as_bytes(), false),
+        (unquoted.as_bytes(), false),
         (line("\"five\"", 5).as_bytes(), true),
         (cut.as_bytes(), false),
     ] {
