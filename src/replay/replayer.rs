@@ -39,6 +39,8 @@ pub struct Replayer {
     session: Session,
     failure_log: Option<File>,
     api_key: String,
+    /// Of the URLs, which no log may show.
+    credentials: Vec<String>,
     done: Done,
     /// Key of the last record that is done with.
     cursor: u64,
@@ -68,6 +70,7 @@ impl Replayer {
     ) -> Replayer {
         let success_log = session.success_log().ok();
         Replayer {
+            credentials: route.credentials(),
             client: Client::new(route, Timeouts::default()),
             done: Done::new(store.clone(), success_log),
             store,
@@ -138,7 +141,7 @@ impl Replayer {
             let refusal = Refusal {
                 status: None,
                 answer: b"the stored record fails its checksum",
-                api_key: "",
+                secrets: &[],
             };
             return self.set_aside(record, Verdict::Refused, &refusal).await;
         };
@@ -162,7 +165,7 @@ impl Replayer {
                 let refusal = Refusal {
                     status: None,
                     answer: why.as_bytes(),
-                    api_key: &api_key,
+                    secrets: &self.secrets(&api_key),
                 };
                 self.set_aside(record, Verdict::Refused, &refusal).await
             }
@@ -191,7 +194,7 @@ impl Replayer {
                 let refusal = Refusal {
                     status: Some(answer.status),
                     answer: &answer.body_start,
-                    api_key,
+                    secrets: &self.secrets(api_key),
                 };
                 self.set_aside(record, verdict, &refusal).await
             }
@@ -243,11 +246,17 @@ impl Replayer {
         written
     }
 
+    /// What went out with a record and no log may show.
+    fn secrets(&self, api_key: &str) -> Vec<String> {
+        let api_key = std::iter::once(api_key.to_owned());
+        api_key.chain(self.credentials.iter().cloned()).collect()
+    }
+
     fn report(&self, answer: &Answer, api_key: &str) {
         let status = u64::from(answer.status).into();
         match &answer.location {
             Some(location) if (300..400).contains(&answer.status) => {
-                let location = set_aside::without(location, api_key, LOCATION_KEPT);
+                let location = set_aside::without(location, &self.secrets(api_key), LOCATION_KEPT);
                 self.events.emit(
                     "main_redirects",
                     &[("status", status), ("location", (&location).into())],

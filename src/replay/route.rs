@@ -66,6 +66,19 @@ impl Route {
         Uri::try_from(url).unwrap_or_else(|_| path.clone())
     }
 
+    /// The credentials of the URLs as they are sent: what a server may quote.
+    pub(super) fn credentials(&self) -> Vec<String> {
+        let values = [
+            self.endpoint.authorization(),
+            self.proxy().and_then(Proxy::authorization),
+        ];
+        let texts = values.into_iter().flatten().filter_map(|value| {
+            let (_scheme, secret) = value.to_str().ok()?.split_once(' ')?;
+            Some(secret.to_owned())
+        });
+        texts.collect()
+    }
+
     /// `why`, with the proxy that may be the cause.
     pub(super) fn blame(&self, why: String) -> String {
         match &self.proxy {

@@ -16,7 +16,7 @@ use crate::limits::ANSWER_BODY_KEPT;
 use crate::proto::store::StoredRecord;
 use crate::store::Record;
 
-/// What stands in place of an API key.
+/// What stands in place of a secret.
 const MASK: &str = "***";
 /// Bytes of a character at most (RFC 3629): as many may be missing from a text
 /// that was cut between two.
@@ -28,8 +28,8 @@ pub struct Refusal<'a> {
     pub status: Option<u16>,
     /// The answer's first bytes, or the agent's own reason.
     pub answer: &'a [u8],
-    /// The key it was sent with, which no log may show.
-    pub api_key: &'a str,
+    /// What it was sent with and no log may show.
+    pub secrets: &'a [String],
 }
 
 /// Appends a record's line and flushes it to disk. Where that fails, the file
@@ -72,7 +72,7 @@ pub fn line(record: &Record, refusal: &Refusal) -> String {
         pipelines: &content.pipelines,
         json_data: String::from_utf8_lossy(&content.json_data),
         status: refusal.status,
-        answer: without(&answer, refusal.api_key, ANSWER_BODY_KEPT),
+        answer: without(&answer, refusal.secrets, ANSWER_BODY_KEPT),
         idempotency_key: &record.idempotency_key,
         api_key_own: !content.api_key.is_empty(),
         intact: record.content.is_ok(),
@@ -113,20 +113,21 @@ fn readable_part(raw: &Bytes) -> StoredRecord {
     }
 }
 
-/// `text` with the key masked, should the server have quoted it. A text that
-/// reaches `limit` bytes was cut there, maybe in the middle of the key.
-pub(super) fn without(text: &str, api_key: &str, limit: usize) -> String {
-    if api_key.is_empty() {
-        return text.to_owned();
-    }
-    let mut masked = text.replace(api_key, MASK);
-    if text.len() + LONGEST_CHAR > limit {
-        let quoted = api_key
+/// `text` with the secrets masked, should the server have quoted one, also as JSON
+/// may write it. A text that reaches `limit` bytes was cut there, maybe in the
+/// middle of one.
+pub(super) fn without(text: &str, secrets: &[String], limit: usize) -> String {
+    let cut = text.len() + LONGEST_CHAR > limit;
+    let mut masked = text.to_owned();
+    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+    for secret in secrets.flat_map(|secret| [secret.clone(), secret.replace('/', "\\/")]) {
+        masked = masked.replace(&secret, MASK);
+        let quoted = secret
             .char_indices()
             .rev()
-            .filter_map(|(end, _)| api_key.get(..end).filter(|start| !start.is_empty()))
+            .filter_map(|(end, _)| secret.get(..end).filter(|start| !start.is_empty()))
             .find_map(|start| masked.strip_suffix(start));
-        if let Some(before) = quoted {
+        if let Some(before) = quoted.filter(|_| cut) {
             masked = before.to_owned() + MASK;
         }
     }
@@ -163,7 +164,7 @@ mod tests {
         let refusal = Refusal {
             status: Some(401),
             answer: b"no: secret \xff",
-            api_key: "secret",
+            secrets: &["secret".to_owned()],
         };
         let line = parsed(&record(), &refusal);
         assert_eq!(line["key"], 1_700_000_000_000_000_001u64);
@@ -178,12 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_masked_whole_and_where_the_text_was_cut_in_it() {
-        let key = "kéy-123";
+    fn a_secret_is_masked_whole_and_where_the_text_was_cut_in_it() {
+        let secrets = ["", "kéy-123", "p/w"].map(str::to_owned);
         for (text, limit, expected) in [
             ("no key", 100, "no key"),
             ("a kéy-123, kéy-123", 100, "a ***, ***"),
             ("a kéy-1", 100, "a kéy-1"),
+            ("p/w and p\\/w of kéy-123", 100, "*** and *** of ***"),
+            ("a p\\/", 5, "a ***"),
             ("a kéy-1", 8, "a ***"),
             ("a ké", 5, "a ***"),
             ("a k", 6, "a ***"),
@@ -192,9 +195,8 @@ mod tests {
             ("k", 1, "***"),
             ("", 0, ""),
         ] {
-            assert_eq!(without(text, key, limit), expected, "{text} {limit}");
+            assert_eq!(without(text, &secrets, limit), expected, "{text} {limit}");
         }
-        assert_eq!(without("any", "", 3), "any");
     }
 
     #[test]
@@ -202,7 +204,7 @@ mod tests {
         let refusal = Refusal {
             status: None,
             answer: b"checksum",
-            api_key: "",
+            secrets: &[],
         };
         let whole = record().content.unwrap().encode_to_vec();
         let json = whole.windows(4).position(|at| at == b"1e40").unwrap();
@@ -239,7 +241,7 @@ mod tests {
         let refusal = Refusal {
             status: Some(400),
             answer: b"",
-            api_key: "",
+            secrets: &[],
         };
         assert!(append(&mut log, &record(), &refusal).is_err());
         assert_eq!(std::fs::read(&folder).unwrap(), b"kept\n");

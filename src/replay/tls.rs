@@ -143,7 +143,7 @@ impl ServerCertVerifier for Verifier {
 fn explain(error: &io::Error, peer: &Authority) -> String {
     use CertificateError::{
         BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext,
-        NotValidYet, NotValidYetContext, UnknownIssuer,
+        NotValidYet, NotValidYetContext, Other, UnknownIssuer,
     };
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
@@ -164,6 +164,10 @@ fn explain(error: &io::Error, peer: &Authority) -> String {
         }
         Some(Error::InvalidCertificate(BadSignature)) => {
             "its certificate is not signed by the issuer that it names".into()
+        }
+        // What `openssl req -x509` makes by itself.
+        Some(Error::InvalidCertificate(Other(why))) if why.to_string() == "CaUsedAsEndEntity" => {
+            "its certificate is an authority's own (CA:TRUE), not a server's".into()
         }
         Some(Error::InvalidMessage(_)) => "it does not speak TLS".into(),
         Some(Error::General(why)) => why.clone(),

@@ -22,7 +22,8 @@ pub(super) async fn open(
     stream.write_all(&request).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     let mut head = Vec::with_capacity(1024);
-    while !head.ends_with(b"\r\n\r\n") {
+    // A line may end without its CR (RFC 9112, 2.2).
+    while !(head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n")) {
         // No byte more: what follows is not the proxy's.
         let byte = stream.read_u8().await.map_err(broken)?;
         head.push(byte);

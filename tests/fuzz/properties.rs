@@ -101,7 +101,7 @@ pub fn failure_line(data: &[u8]) {
         let refusal = Refusal {
             status: Some(400),
             answer: &quoted,
-            api_key: "k-3141592653",
+            secrets: &["k-3141592653".to_owned()],
         };
         let line = set_aside::line(&record, &refusal);
         assert!(!line.contains('\n'));

@@ -65,6 +65,15 @@ impl Authority {
         self.certificate.pem()
     }
 
+    /// Its own certificate as a server's.
+    pub fn own_identity(&self) -> Identity {
+        let key = self.issuer.key().serialize_pem();
+        Identity {
+            certificate: self.certificate.clone(),
+            key: KeyPair::from_pem(&key).expect("a key"),
+        }
+    }
+
     /// A certificate for these host names and IP addresses.
     pub fn identity(&self, names: &[&str], valid: Years) -> Identity {
         let key = KeyPair::generate().expect("a key");

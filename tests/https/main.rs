@@ -114,6 +114,10 @@ fn each_bad_certificate_is_named_in_plain_words_and_only_delays_the_records() {
             same_name.identity(&["localhost"], GOOD),
             "its certificate is not signed by the issuer that it names",
         ),
+        (
+            known.own_identity(),
+            "its certificate is an authority's own (CA:TRUE), not a server's",
+        ),
     ];
     side_by_side(cases, |(bad, words)| {
         let server = MainServer::new_up();

@@ -7,6 +7,9 @@ mod certs;
 #[path = "../https/front.rs"]
 mod front;
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
 use certs::{Authority, GOOD, Versions};
 use front::{Front, Manner};
 
@@ -99,6 +102,44 @@ fn a_proxy_that_refuses_the_tunnel_only_delays_the_records() {
         expect_all(&stage, &records);
         assert!(!stage.agent.stdout().contains("wr0ng"));
     });
+}
+
+/// What Tinyproxy never sends.
+#[test]
+fn a_proxy_may_end_its_lines_without_a_carriage_return() {
+    let secure = Secure::new();
+    let server = MainServer::new_up();
+    let front = secure.front(server.port());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let port = front.port;
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("a client");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("a request");
+                head.extend(byte);
+            }
+            let server = TcpStream::connect(("127.0.0.1", port)).expect("the server");
+            client.write_all(b"HTTP/1.0 200 OK\n\n").expect("write");
+            for (mut from, mut to) in [
+                (
+                    client.try_clone().expect("clone"),
+                    server.try_clone().expect("clone"),
+                ),
+                (server, client),
+            ] {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+    let records = texts(0..3);
+    stage.store(&records);
+    stage.agent.expect_exit(0, DEADLINE);
+    expect_all(&stage, &records);
 }
 
 #[test]
