@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,31 +19,36 @@ use tonic::Code;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// 2096: a clock that will have been set back when the agent starts.
+const AHEAD: u64 = 3_976_214_400_000_000_000;
+
+/// A record as it is stored, for [`store::put_raw`].
+fn stored(key: u64, json: &str) -> (u64, Vec<u8>) {
+    let record = StoredRecord {
+        json_data: json.as_bytes().to_vec().into(),
+        received_at: key,
+        ..StoredRecord::default()
+    };
+    let mut value = vec![0; record::encoded_len(&record)];
+    record::encode(key, &record, &mut value);
+    (key, value)
+}
+
+fn send(agent: &Agent, json: &str) {
+    let answer = block_on(Sender::keeping(&agent.socket()).send(json, &[], ""));
+    answer.expect("an ack");
+}
+
 #[test]
 fn records_of_a_clock_that_was_ahead_keep_their_place() {
-    // 2096: a clock that will have been set back when the agent starts.
-    let ahead = 3_976_214_400_000_000_000_u64;
+    let ahead = AHEAD;
     let folder = temp_folder();
-    let encode = |key: u64, json: &str| {
-        let record = StoredRecord {
-            json_data: json.as_bytes().to_vec().into(),
-            received_at: key,
-            ..StoredRecord::default()
-        };
-        let mut value = vec![0; record::encoded_len(&record)];
-        record::encode(key, &record, &mut value);
-        (key, value)
-    };
-    store::put_raw(folder.path(), &[encode(ahead - 9, "1"), encode(ahead, "2")]);
+    store::put_raw(folder.path(), &[stored(ahead - 9, "1"), stored(ahead, "2")]);
     let mut server = MainServer::new_down();
     let mut agent = Agent::builder(folder.path())
         .health_url(&server.url())
         .spawn();
     agent.wait_answering();
-    let send = |agent: &Agent, json: &str| {
-        let answer = block_on(Sender::keeping(&agent.socket()).send(json, &[], ""));
-        answer.expect("an ack");
-    };
     send(&agent, "3");
     send(&agent, "4");
     agent.sigkill();
@@ -66,6 +72,57 @@ fn records_of_a_clock_that_was_ahead_keep_their_place() {
     let id = "07".repeat(16);
     let expected = [ahead - 9, ahead, ahead + 1, ahead + 2, ahead + 3];
     assert_eq!(keys, expected.map(|key| format!("\"{id}-{key}\"")));
+}
+
+/// A disk that lies about its flushes sets the store back in a power cut, and may
+/// keep a mark that was written later.
+#[test]
+fn a_mark_that_is_newer_than_its_store_takes_no_record_along() {
+    let folder = temp_folder();
+    let mut server = MainServer::new_down();
+    let life = |server: &MainServer| {
+        let mut agent = Agent::builder(folder.path())
+            .health_url(&server.url())
+            .spawn();
+        agent.wait_answering();
+        agent
+    };
+    let keys = || -> Vec<u64> { store::records(folder.path()).iter().map(|r| r.0).collect() };
+    store::put_raw(folder.path(), &[stored(1, "1"), stored(2, "2")]);
+    let mut mark = [7; 16].to_vec();
+    mark.extend(AHEAD.to_be_bytes());
+    mark.extend(crc32fast::hash(&mark).to_be_bytes());
+    fs::write(folder.path().join("lmdb/delivered"), mark).expect("write the mark");
+    let mut agent = life(&server);
+    send(&agent, "3");
+    agent.sigkill();
+    assert_eq!(keys(), [AHEAD + 1]);
+    let mut agent = life(&server);
+    send(&agent, "4");
+    server.up();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.delivered_json(), [b"3", b"4"]);
+}
+
+/// What an agent in standby has sent is no measure for a store that somebody puts
+/// into its folder.
+#[test]
+fn a_store_that_is_put_back_while_the_agent_sleeps_is_sent_whole() {
+    let folder = temp_folder();
+    let server = MainServer::new_up();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .arg("-standby")
+        .spawn();
+    agent.wait_answering();
+    send(&agent, "1");
+    let asleep = || agent.events_named("standby").len() == 2;
+    wait::until(DEADLINE, "standby", asleep);
+    store::put_raw(folder.path(), &[stored(1, "2"), stored(2, "3")]);
+    send(&agent, "4");
+    wait::until(DEADLINE, "everything", || {
+        server.delivered_json() == [b"1", b"2", b"3", b"4"]
+    });
 }
 
 #[test]

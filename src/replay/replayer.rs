@@ -42,8 +42,6 @@ pub struct Replayer {
     /// Of the URLs, which no log may show.
     credentials: Vec<String>,
     done: Done,
-    /// Key of the last record that is done with.
-    cursor: u64,
     pace: Pace,
     delivered: u64,
     set_aside: u64,
@@ -78,7 +76,6 @@ impl Replayer {
             session,
             failure_log: None,
             api_key,
-            cursor: 0,
             pace: Pace::new(),
             delivered: 0,
             set_aside: 0,
@@ -107,7 +104,7 @@ impl Replayer {
     /// [`Error::Closed`](crate::error::Error::Closed) when the store is.
     pub async fn run(&mut self) -> Result<Pause> {
         loop {
-            let batch = self.store.read(self.cursor).await?;
+            let batch = self.store.read().await?;
             if batch.is_empty() {
                 self.done.flush().await;
                 return Ok(Pause::Drained);
@@ -206,7 +203,6 @@ impl Replayer {
     }
 
     async fn finish(&mut self, record: &Record, delivered: bool) -> Step {
-        self.cursor = record.key;
         self.done.mark(record.key, delivered).await;
         Step::Next
     }

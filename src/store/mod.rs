@@ -76,8 +76,8 @@ enum Command {
         reserved: OwnedSemaphorePermit,
         reply: oneshot::Sender<Result<()>>,
     },
+    /// Reads what is not marked as done with.
     Read {
-        after: u64,
         reply: oneshot::Sender<Vec<Record>>,
     },
     /// Keeps for a successor what was marked as delivered.
@@ -157,13 +157,13 @@ impl Handle {
         .await?
     }
 
-    /// Reads the records after `after`, oldest first: a batch, empty only when
-    /// there are none.
+    /// Reads the records that are not done with, oldest first: a batch, empty only
+    /// when there are none.
     ///
     /// # Errors
     /// [`Error::Closed`].
-    pub async fn read(&self, after: u64) -> Result<Vec<Record>> {
-        self.ask(|reply| Command::Read { after, reply }).await
+    pub async fn read(&self) -> Result<Vec<Record>> {
+        self.ask(|reply| Command::Read { reply }).await
     }
 
     /// Notes that every record up to `key` is done with, this being the next in

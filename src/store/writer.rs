@@ -24,8 +24,8 @@ pub struct Writer {
     events: Events,
     mail: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
-    /// The newest key ever, over all stores of this life: replay goes on after
-    /// what it has sent, also when the clock steps back between two stores.
+    /// The newest key ever, over all stores of this life: the order is that of
+    /// arrival, also when the clock steps back between two stores.
     last_key: u64,
 }
 
@@ -109,9 +109,9 @@ impl Writer {
             match open::open(self.base.path(), &self.events).await {
                 Ok(opened) => {
                     let (store, marks) = OpenStore::new(opened)?;
-                    if let Some((_, last)) = store.lmdb.key_bounds()? {
-                        self.last_key = self.last_key.max(last);
-                    }
+                    let last = store.lmdb.key_bounds()?.map_or(0, |(_, last)| last);
+                    // A mark may be newer than what the disk has kept of its store.
+                    self.last_key = self.last_key.max(last).max(marks.through);
                     *self.shared.marks() = marks;
                     return Ok(Some(store));
                 }
@@ -199,10 +199,9 @@ impl Writer {
                 store = store.reopen()?;
             }
             match last {
-                Some(Command::Read { after, reply }) => {
-                    // What is done with is not read again.
-                    let after = after.max(self.shared.marks().through);
-                    let _ = reply.send(store.read(after)?);
+                Some(Command::Read { reply }) => {
+                    let done = self.shared.marks().through;
+                    let _ = reply.send(store.read(done)?);
                 }
                 Some(Command::Note { reply }) => {
                     let marks = *self.shared.marks();
@@ -347,7 +346,7 @@ impl Writer {
 /// What can be said while there is no store.
 fn answer_without_store(command: Command) {
     match command {
-        Command::Read { reply, .. } => drop(reply.send(Vec::new())),
+        Command::Read { reply } => drop(reply.send(Vec::new())),
         Command::Note { reply } | Command::Flush { reply } => drop(reply.send(())),
         Command::Details { reply } => drop(reply.send(Details::default())),
         Command::Close { reply, .. } => drop(reply.send(true)),
