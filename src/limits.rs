@@ -55,6 +55,9 @@ const _: () = assert!(STREAM_WINDOW > 65_535 / 3);
 pub const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 /// Bytes of the headers of one call, decoded.
 pub const HEADER_LIST_MAX: u32 = 16 * KIB as u32;
+/// Bytes of a path that is no method's which its refusal repeats: what a client
+/// does not read waits in memory, and percent-encoded it is three times as long.
+pub const PATH_SHOWN: usize = 256;
 /// Bytes of the header block of one call as it comes over the wire. More than
 /// [`HEADER_LIST_MAX`], so that hyper answers what is merely too large and only
 /// a flood costs the connection.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use support::hostile::{Got, Raw, call, header_block_with, message, promise, whole_call};
+use support::hostile::{
+    Got, Raw, call, header_block_of, header_block_with, message, promise, whole_call,
+};
 use support::sender::{Sender, block_on};
 use support::siege::{Siege, honest};
 use support::wire::{
@@ -88,6 +90,17 @@ fn many_small_headers_of_many_calls_take_little() {
         .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
         .collect();
     flood("many headers", PEAK_KIB, |raw| send_all(raw, &calls));
+}
+
+#[test]
+fn refusals_that_nobody_reads_take_little() {
+    // Percent-encoded, each would be three times as long.
+    let path = format!("/{}", "%".repeat(15_000));
+    let block = header_block_of(&path, &[]);
+    let calls: Vec<u8> = odd(STREAMS)
+        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
+        .collect();
+    flood("long paths", PEAK_KIB, |raw| send_all(raw, &calls));
 }
 
 #[test]

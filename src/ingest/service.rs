@@ -21,7 +21,7 @@ use crate::ingest::activity::Activity;
 use crate::ingest::budget::Budget;
 use crate::ingest::request::receive;
 use crate::ingest::{labels, reply};
-use crate::limits::IDEMPOTENCY_KEY_MAX;
+use crate::limits::{IDEMPOTENCY_KEY_MAX, PATH_SHOWN};
 use crate::proto::logagent::{LogRequest, LogResponse};
 use crate::proto::store::StoredRecord;
 use crate::store;
@@ -65,7 +65,8 @@ impl LogAgent {
         let work = async {
             let path = request.uri().path();
             if path != SEND_LOG {
-                let why = format!("{path} is not a method of this agent; {SEND_LOG} is");
+                let shown = &path[..path.floor_char_boundary(PATH_SHOWN)];
+                let why = format!("{shown} is not a method of this agent; {SEND_LOG} is");
                 return Err(Status::unimplemented(why));
             }
             self.send_log(request, crowded).await

@@ -191,9 +191,14 @@ pub fn header_block() -> Vec<u8> {
 
 /// The same, and more headers.
 pub fn header_block_with(more: &[(&str, &str)]) -> Vec<u8> {
+    header_block_of(PATH, more)
+}
+
+/// The same of any method.
+pub fn header_block_of(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let mut block = vec![0x83, 0x86]; // :method POST, :scheme http
     let fields = [
-        (":path", PATH),
+        (":path", path),
         (":authority", "localhost"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
