@@ -172,6 +172,8 @@ async fn drive(stream: UnixStream, service: Arc<LogAgent>, registered: Registere
         .max_header_list_size(HEADER_LIST_MAX)
         .handshake(AuthorityAdapter::new(stream));
     let mut connection = tokio::select! {
+        // In this order: who has begun to speak is heard out.
+        biased;
         shaken = handshake => match shaken {
             Ok(connection) => connection,
             Err(_) => return,
