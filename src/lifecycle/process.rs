@@ -46,13 +46,7 @@ pub fn tune_allocator() {
 /// was for the start. What is needed again comes back from the page cache.
 pub fn give_back() {
     #[cfg(target_os = "linux")]
-    for line in fs::read_to_string("/proc/self/maps")
-        .unwrap_or_default()
-        .lines()
-    {
-        let Some((start, length)) = code(line) else {
-            continue;
-        };
+    for (start, length) in code(&fs::read_to_string("/proc/self/maps").unwrap_or_default()) {
         let start = std::ptr::with_exposed_provenance_mut(start);
         // SAFETY: the range is a read-only private map of a file that nothing has
         // written to: its pages come back with the same content.
@@ -69,23 +63,29 @@ fn give_back_heap() {
     }
 }
 
-/// The place and length of a map that holds code or constants of a file, from a
-/// line of `/proc/self/maps` (proc_pid_maps(5)). Constants that were relocated
-/// are read-only, too, but no longer what the file has: they stand behind the
-/// code, those that were not at the file's start.
+/// The places and lengths of the maps that hold code or constants of a file, from
+/// the lines of `/proc/self/maps` (proc_pid_maps(5)). Constants that were
+/// relocated are read-only, too, but no longer what the file has: they stand
+/// behind the code, in a small library on the file's first page, too. Those that
+/// were not are the first of the file's maps.
 #[cfg(target_os = "linux")]
-fn code(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let (access, offset) = (fields.next()?, fields.next()?);
-    let inode = fields.nth(1)?;
-    let untouched = access == "r-xp" || (access == "r--p" && offset.bytes().all(|b| b == b'0'));
-    if !untouched || inode == "0" {
-        return None;
-    }
-    let start = usize::from_str_radix(start, 16).ok()?;
-    let end = usize::from_str_radix(end, 16).ok()?;
-    Some((start, end.checked_sub(start)?))
+fn code(maps: &str) -> impl Iterator<Item = (usize, usize)> {
+    let mut before = None;
+    maps.lines().filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (access, offset) = (fields.next()?, fields.next()?);
+        let file = fields.next().zip(fields.next());
+        let first = std::mem::replace(&mut before, file) != file;
+        let at_start = first && offset.bytes().all(|b| b == b'0');
+        let untouched = access == "r-xp" || (access == "r--p" && at_start);
+        if !untouched || file?.1 == "0" {
+            return None;
+        }
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        Some((start, end.checked_sub(start)?))
+    })
 }
 
 /// Peak resident memory so far, in KiB; 0 where the system does not tell.
@@ -107,24 +107,32 @@ mod tests {
 
     #[test]
     fn only_what_is_as_the_file_has_it_is_given_back() {
-        for (line, given) in [
-            (
-                "1000-3000 r--p 00000000 fe:00 7   /bin/a",
-                Some((0x1000, 0x2000)),
-            ),
-            (
-                "3000-4000 r-xp 00002000 fe:00 7   /bin/a b",
-                Some((0x3000, 0x1000)),
-            ),
-            ("4000-5000 r--p 00003000 fe:00 7   /bin/a", None),
-            ("5000-6000 rw-p 00004000 fe:00 7   /bin/a", None),
-            ("6000-7000 r--s 00000000 fe:00 9   /data.mdb", None),
-            ("7000-8000 rw-p 00000000 00:00 0   [heap]", None),
-            ("8000-9000 r-xp 00000000 00:00 0   [vdso]", None),
-            ("9000-a000 r--p 00000000 00:00 0   [vvar]", None),
-            ("garbled", None),
-        ] {
-            assert_eq!(code(line), given, "{line}");
-        }
+        let given = |maps: &str| code(maps).collect::<Vec<_>>();
+        let usual = "\
+            1000-3000 r--p 00000000 fe:00 7   /bin/a\n\
+            3000-4000 r-xp 00002000 fe:00 7   /bin/a\n\
+            4000-5000 r--p 00003000 fe:00 7   /bin/a\n\
+            5000-6000 rw-p 00004000 fe:00 7   /bin/a\n\
+            6000-7000 r--s 00000000 fe:00 9   /data.mdb\n\
+            7000-8000 rw-p 00000000 00:00 0   [heap]\n\
+            8000-9000 r-xp 00000000 00:00 0   [vdso]\n\
+            9000-a000 r--p 00000000 00:00 0   [vvar]\n\
+            a000-b000 r-xp 00000000 fe:00 8   /lib/a b\n\
+            garbled\n";
+        assert_eq!(
+            given(usual),
+            [(0x1000, 0x2000), (0x3000, 0x1000), (0xa000, 0x1000)]
+        );
+        // All of its segments begin on the file's first page.
+        let small = "\
+            1000-2000 r--p 00000000 fe:00 7   /lib/small.so\n\
+            2000-3000 r-xp 00000000 fe:00 7   /lib/small.so\n\
+            3000-4000 r--p 00000000 fe:00 7   /lib/small.so\n\
+            4000-5000 rw-p 00000000 fe:00 7   /lib/small.so\n\
+            5000-6000 r--p 00000000 fe:01 7   /lib/another.so\n";
+        assert_eq!(
+            given(small),
+            [(0x1000, 0x1000), (0x2000, 0x1000), (0x5000, 0x1000)]
+        );
     }
 }
