@@ -52,12 +52,12 @@ impl MarkFile {
     }
 }
 
-/// Private, and through no link.
+/// Private, through no link, and without waiting where it is a pipe.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
         .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     options
 }
 
@@ -92,5 +92,26 @@ mod tests {
         }
         assert_eq!(decode(&[0; LENGTH], &id), None);
         assert_eq!(decode(&[0; LENGTH], &[0; 16]), None);
+    }
+
+    #[test]
+    fn what_is_no_file_says_nothing_and_keeps_nobody_waiting() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+        let folder = std::env::temp_dir().join(format!("mark-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join(NAME);
+        for make in [
+            |path: &Path| Ok(mkfifoat(CWD, path, Mode::RWXU)?),
+            |path: &Path| std::fs::create_dir(path),
+            |path: &Path| std::os::unix::fs::symlink("nowhere", path),
+        ] as [fn(&Path) -> io::Result<()>; 3]
+        {
+            make(&path).unwrap();
+            let (mut mark, key) = MarkFile::open(&folder, [7; 16]);
+            assert_eq!(key, None);
+            assert!(mark.write(1).is_err());
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
