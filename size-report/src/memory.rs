@@ -64,7 +64,7 @@ fn lives(
         std::fs::copy(agent, &copy).map_err(|error| format!("{}: {error}", agent.display()))?;
         lives.push((Scene::start(&copy, flags), copy));
     }
-    std::thread::scope(|scope| {
+    let lived: Result<(), String> = std::thread::scope(|scope| {
         let living: Vec<_> = lives
             .iter()
             .map(|(scene, _)| scope.spawn(|| life(scene)))
@@ -73,7 +73,14 @@ fn lives(
             let lived = life.join();
             lived.unwrap_or_else(|_| Err("a client has panicked".to_owned()))
         })
-    })?;
+    });
+    lived?;
+    // Of an agent that is no more nothing can be told, and nothing is too large.
+    for (scene, _) in &mut lives {
+        if !scene.agent.is_running() {
+            return Err(format!("an agent has ended: {}", scene.agent.stdout()));
+        }
+    }
     Ok(lives)
 }
 

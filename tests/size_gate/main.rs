@@ -63,6 +63,18 @@ fn a_leaking_agent_does_not_pass_and_is_named() {
     assert!(said.contains("over the baseline of"), "{said}");
 }
 
+#[test]
+fn an_agent_that_ends_before_it_is_measured_does_not_pass() {
+    let stage = Stage::new();
+    let script = stage.script(
+        "ending",
+        &format!("exec timeout 1 '{}' \"$@\"", Agent::executable()),
+    );
+    let (code, said) = stage.check(&script, "idle");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("an agent has ended"), "{said}");
+}
+
 /// The baseline of an honest agent, its records in flight measured once a process.
 static FLIGHT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let stage = Stage::new();
@@ -135,13 +147,18 @@ impl Stage {
             .status()
             .expect("a C compiler, which the build needs anyway");
         assert!(status.success(), "{source} does not compile");
-        let script = self.path("leaking");
-        let text = format!(
-            "#!/bin/sh\nLD_PRELOAD='{}' exec '{}' \"$@\"\n",
+        let line = format!(
+            "LD_PRELOAD='{}' exec '{}' \"$@\"",
             library.display(),
             Agent::executable()
         );
-        fs::write(&script, text).expect("write the script");
+        self.script("leaking", &line)
+    }
+
+    /// A script of one line in the agent's place.
+    fn script(&self, name: &str, line: &str) -> PathBuf {
+        let script = self.path(name);
+        fs::write(&script, format!("#!/bin/sh\n{line}\n")).expect("write the script");
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("its mode");
         script
     }
