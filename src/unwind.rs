@@ -2,6 +2,12 @@
 //! panic=abort nothing unwinds, and without its tables (`proto/build.rs`) there
 //! is no backtrace to take: not to load the library saves 100 KiB of memory. A
 //! panic prints its message all the same.
+//!
+//! The names are the executable's own: a library that is loaded into the process
+//! (a module of the name service, a preloaded one) may be C++, and catch what it
+//! throws by libgcc's unwinder.
+
+use std::arch::global_asm;
 
 /// Ends the process should anybody unwind after all.
 macro_rules! never_called {
@@ -13,6 +19,7 @@ macro_rules! never_called {
             extern "C" fn $name() -> ! {
                 std::process::abort()
             }
+            global_asm!(concat!(".hidden ", stringify!($name)));
         )*
     };
 }
@@ -38,3 +45,4 @@ const END_OF_STACK: i32 = 5;
 extern "C" fn _Unwind_Backtrace() -> i32 {
     END_OF_STACK
 }
+global_asm!(".hidden _Unwind_Backtrace");
