@@ -144,8 +144,9 @@ class Bucket:
         if missing:
             raise Refusal(f"not set: {', '.join(missing)}: see 'Releases' in README.md for the secrets and variables")
         self.endpoint, self.name, key, secret, self.prefix = values.values()
-        if not re.match(r"https://|http://127\.0\.0\.1[:/]", self.endpoint):
-            raise Refusal("R2_ENDPOINT must be like https://<account>.r2.cloudflarestorage.com")
+        # The bucket's page shows its URL with the bucket's name behind it: keys would begin with that.
+        if not re.fullmatch(r"(https://[^/?#]+|http://127\.0\.0\.1:[0-9]+)/?", self.endpoint):
+            raise Refusal("R2_ENDPOINT must be like https://<account>.r2.cloudflarestorage.com, without the bucket's name")
         if not re.fullmatch(r"([a-z0-9._-]*[a-z0-9][a-z0-9._-]*/)+", self.prefix):
             raise Refusal(f"DOWNLOADS_PREFIX is {self.prefix!r}: it must be a path that ends in '/', like echopost/")
         self.s3 = boto3.client(

@@ -463,6 +463,7 @@ class Failures(Case):
         for name, value in (
             *(("DOWNLOADS_PREFIX", value) for value in ("echopost", "/", "/echopost/", "../", "a//b/", "a b/")),
             *(("R2_ENDPOINT", value) for value in ("account", "http://example.com", "ftp://127.0.0.1")),
+            ("R2_ENDPOINT", f"{self.server.endpoint}/{self.name}"),
             ("R2_BUCKET", "no-such-bucket"),
         ):
             self.refuses(name, "check", "--version", "v1.3.0", **{name: value})
