@@ -57,7 +57,8 @@ class Tag(unittest.TestCase):
 
     def test_a_tag_that_cannot_be_created_is_an_error(self):
         done, _ = self.run_tag(create=1)
-        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"git push origin {COMMIT}:refs/tags/v1.3.0", done.stderr)
         self.assertNotIn("tagged", done.stdout)
 
 
