@@ -242,6 +242,28 @@ fn a_second_agent_leaves_and_takes_nobody_from_the_socket() {
     assert_eq!(store::records(folder.path()).len(), 2);
 }
 
+/// It would take the file of the socket away from those who hold it, and then itself.
+#[test]
+fn an_agent_that_is_started_by_hand_leaves_the_socket_alone() {
+    let folder = temp_folder();
+    let server = MainServer::new_up();
+    let unit = Unit::new(folder.path(), &server);
+    let file = inode(&unit.folder.join("data-nadhi-agent.sock"));
+    let mut by_hand = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    by_hand.expect_exit(73, DEADLINE);
+    let stderr = by_hand.stderr();
+    assert!(
+        stderr.contains("data-nadhi-agent.sock: somebody listens there"),
+        "{stderr}"
+    );
+    assert_eq!(names_in(folder.path()), ["data-nadhi-agent.sock"]);
+    assert_eq!(inode(&unit.folder.join("data-nadhi-agent.sock")), file);
+    let _agent = unit.start();
+    call(unit.connect(), "1").expect("acknowledged");
+}
+
 /// The passed socket answers whoever holds the lock: it says nothing about another
 /// agent, which may just be leaving.
 #[test]

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::ingest::doorway::Entrance;
 use crate::ingest::socket::{self, Socket};
-use crate::limits::{LOCK_POLL, LOCK_WAIT};
+use crate::limits::{HELD_WAIT, LOCK_POLL, LOCK_WAIT};
 
 /// Takes the instance lock, waiting for an agent that is just leaving. False:
 /// another agent serves this folder. That its socket answers says so at once,
@@ -40,6 +40,20 @@ pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
     }
 }
 
+/// Whether somebody listens at the socket of a folder that no agent has locked, as
+/// systemd does. To replace that file would leave none behind, and nobody could
+/// start an agent any more. An agent that was killed answers for a moment yet.
+fn is_held(folder: &Folder) -> bool {
+    let deadline = Instant::now() + HELD_WAIT;
+    while socket::answers(folder.path()) {
+        if Instant::now() >= deadline {
+            return true;
+        }
+        sleep(LOCK_POLL);
+    }
+    false
+}
+
 /// The way in, and what listens there: the socket that was `passed`, else the
 /// folder's own. Nothing listens while a file or folder of its name is in the way:
 /// that is no reason to leave the records in the store alone.
@@ -52,6 +66,13 @@ pub fn open_entrance(
 ) -> Result<(Entrance, Option<UnixListener>)> {
     if passed.is_some() {
         return Ok((Entrance::Passed, passed));
+    }
+    if is_held(folder) {
+        return Err(Error::CannotCreate(format!(
+            "socket {}: somebody listens there who is no agent of this folder; where that is \
+             systemd, it starts one for whoever connects: start none, or stop its socket unit",
+            socket::path_in(folder.path()).display()
+        )));
     }
     match Socket::bind(folder.path()) {
         Ok((socket, listener)) => Ok((Entrance::Own(Some(socket)), Some(listener))),
