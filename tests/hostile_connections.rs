@@ -6,7 +6,6 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use support::hostile::{Got, Raw, call, whole_call};
 use support::sender::{Sender, block_on};
 use support::siege::Siege;
@@ -94,13 +93,21 @@ fn calls_without_end_make_room_for_others() {
 }
 
 /// Leaves the running agent so many descriptors.
+#[cfg(target_os = "linux")]
 fn limit(siege: &Siege, descriptors: usize) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
     let agent = Pid::from_raw(siege.agent.pid().cast_signed());
     let few = Rlimit {
         current: Some(descriptors as u64),
         maximum: Some(descriptors as u64),
     };
     prlimit(agent, Resource::Nofile, few).expect("limit the agent");
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit(_: &Siege, _: usize) {
+    unreachable!("there is no /proc that tells how many it has");
 }
 
 #[test]

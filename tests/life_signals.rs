@@ -190,7 +190,8 @@ fn a_second_signal_ends_it_at_once() {
 fn nobody_has_to_listen() {
     let folder = temp_folder();
     let pipe_path = folder.path().join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe_path, rustix::fs::Mode::RWXU).expect("mkfifo");
+    let made = Command::new("mkfifo").arg(&pipe_path).status();
+    assert!(made.expect("mkfifo").success());
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut pipe: File = OpenOptions::new()
         .read(true)
@@ -213,6 +214,9 @@ fn nobody_has_to_listen() {
         ("a full device", "exec \"$0\" \"$@\" >/dev/full 2>/dev/full"),
         ("a pipe without a reader", &no_reader),
     ] {
+        if what == "a full device" && !Path::new("/dev/full").exists() {
+            continue;
+        }
         let base = folder.path().join("base");
         let mut server = MainServer::new_down();
         let mut agent = Agent::by_shell(script, &base)

@@ -1,7 +1,6 @@
 //! Gives LMDB's mapped pages back to the kernel (spec 4), so that what the
 //! agent has read and written does not count as its memory.
 
-use std::ffi::c_void;
 use std::ptr;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
@@ -12,6 +11,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 /// from them; where it does not, nothing happens.
 #[cfg(target_os = "linux")]
 pub(super) fn return_pages(value: &[u8], last_page: usize, page_size: usize) {
+    use std::ffi::c_void;
+
     use rustix::mm::{Advice, madvise};
 
     let page = value.as_ptr().map_addr(|at| at & !(page_size - 1));

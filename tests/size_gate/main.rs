@@ -3,6 +3,7 @@
 //!
 //! The agents are those of these tests, built without optimization, so that the
 //! baseline and the budgets are the test's own.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))] // a test that needs /proc
 
 #[path = "../support/mod.rs"]
 mod support;
