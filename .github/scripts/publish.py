@@ -282,7 +282,7 @@ class Version:
         except Refusal as error:
             raise Refusal(
                 f"{key} does not say which version it is, so it was put there by other means: "
-                "delete it (or set its metadata 'version'), and run the workflow again"
+                "set its metadata 'version' (v0.0.0 for one from before), and run the workflow again"
             ) from error
         if number == self.number and there.data != self.latest()[key]:
             raise Refusal(f"{key} says that it is {self.name}, and has other bytes: delete it, and run the workflow again")

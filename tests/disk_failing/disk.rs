@@ -1,10 +1,9 @@
 //! A disk that fails on demand: a library between the agent and the C library.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
-use crate::support::{agent::Builder, temp_folder};
+use crate::support::{agent::Builder, preload, temp_folder};
 
 /// What one agent's disk does, and what it was asked to do. Paths are matched by
 /// a part of them.
@@ -69,20 +68,8 @@ impl Disk {
 /// The library, compiled once a test process.
 fn library() -> &'static Path {
     static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/disk_failing/shim.c");
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failing-disk.so");
-        // Another run of these tests may be using the one that is there.
-        let made = library.with_extension(std::process::id().to_string());
-        let status = Command::new("cc")
-            .args([
-                "-shared", "-fPIC", "-O1", "-Wall", "-Werror", source, "-ldl", "-o",
-            ])
-            .arg(&made)
-            .status()
-            .expect("a C compiler, which the build needs anyway");
-        assert!(status.success(), "{source} does not compile");
-        std::fs::rename(&made, &library).expect("put the library in place");
-        library
+        preload::compile("tests/disk_failing/shim.c", &library)
     });
     &LIBRARY
 }

@@ -5,7 +5,7 @@
 mod certs;
 mod front;
 mod python;
-#[allow(dead_code)] // the replay tests use all of it
+#[allow(dead_code)] // each test file uses a part
 #[path = "../replay/stage.rs"]
 mod stage;
 #[path = "../support/mod.rs"]

@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod names;
-#[allow(dead_code)] // the replay tests use all of it
+#[allow(dead_code)] // each test file uses a part
 #[path = "../replay/stage.rs"]
 mod stage;
 #[path = "../support/mod.rs"]
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use names::Names;
 use rustix::process::Signal;
-use stage::{DEADLINE, Stage, first_deliveries, texts};
+use stage::{DEADLINE, Stage, texts};
 use support::sender::block_on;
 use support::server::MainServer;
 use support::wait;
@@ -24,32 +24,13 @@ fn stage(server: MainServer, names: &Names) -> Stage {
     Stage::with(server, |agent| names.under(agent.health_url(&url)))
 }
 
-/// Waits for an event that complains of this.
-fn wait_complaint(stage: &Stage, words: &str) {
-    stage.until(words, |stage| {
-        let mut events = stage.agent.events().into_iter();
-        events.any(|event| {
-            event["error"]
-                .as_str()
-                .is_some_and(|why| why.contains(words))
-        })
-    });
-}
-
-fn expect_all(stage: &Stage, records: &[String]) {
-    let (first, _) = first_deliveries(&stage.server);
-    let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
-    let expected: Vec<_> = records.iter().map(String::as_bytes).collect();
-    assert_eq!(first, expected);
-}
-
 #[test]
 fn a_name_that_cannot_be_resolved_only_delays_the_records() {
     let names = Names::new("fail");
     let mut stage = stage(MainServer::new_up(), &names);
     let records = texts(0..20);
     stage.store(&records);
-    wait_complaint(&stage, "cannot resolve its name: ");
+    stage.wait_complaint("cannot resolve its name: ");
     // An address at which nobody is: the outage goes on.
     let lookups = names.lookups();
     names.set("127.0.0.2");
@@ -57,7 +38,7 @@ fn a_name_that_cannot_be_resolved_only_delays_the_records() {
     assert!(stage.server.requests().is_empty());
     names.set("127.0.0.1");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
 }
 
 #[test]
@@ -76,7 +57,7 @@ fn a_name_is_looked_up_at_each_connection() {
     stage.server.up();
     names.set("127.0.0.1");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &texts(["first", "second"]));
+    stage.expect_all(&texts(["first", "second"]));
 }
 
 #[test]
@@ -85,13 +66,13 @@ fn a_lookup_that_hangs_is_waited_for_and_no_other_queues_behind_it() {
     let mut stage = stage(MainServer::new_up(), &names);
     let records = texts(0..20);
     stage.store(&records);
-    wait_complaint(&stage, "timed out after 5s while resolving its name");
+    stage.wait_complaint("timed out after 5s while resolving its name");
     // Two more probes.
     let queued = wait::within(Duration::from_secs(12), || names.lookups() > 1);
     assert!(!queued, "a second lookup beside the one that hangs");
     names.set("127.0.0.1");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
     // The one that hung, and one more if nobody waited for it just then.
     assert!(names.lookups() <= 2, "{}", names.lookups());
 }
@@ -104,9 +85,9 @@ fn a_lookup_that_takes_longer_than_a_connection_may_serves_the_next_one() {
     let mut stage = stage(MainServer::new_up(), &names);
     let records = texts(0..20);
     stage.store(&records);
-    wait_complaint(&stage, "timed out after 5s while resolving its name");
+    stage.wait_complaint("timed out after 5s while resolving its name");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
     assert_eq!(names.lookups(), 1);
 }
 
@@ -116,11 +97,11 @@ fn without_a_thread_a_name_cannot_be_resolved_and_the_agent_lives_on() {
     let mut stage = stage(MainServer::new_up(), &names);
     let records = texts(0..20);
     stage.store(&records);
-    wait_complaint(&stage, "cannot resolve its name: ");
+    stage.wait_complaint("cannot resolve its name: ");
     assert_eq!(names.lookups(), 0);
     names.set("127.0.0.1");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
 }
 
 #[test]
@@ -151,7 +132,7 @@ fn the_address_that_answers_is_found_among_those_that_do_not() {
     let records = texts(0..20);
     stage.store(&records);
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
     assert!(
         stage
             .agent
@@ -170,7 +151,7 @@ fn a_server_at_an_ipv6_address_is_reached_by_name_and_by_number() {
         let records = texts(0..20);
         stage.store(&records);
         stage.agent.expect_exit(0, DEADLINE);
-        expect_all(&stage, &records);
+        stage.expect_all(&records);
         assert_eq!(names.lookups(), usize::from(host == "main.test"));
         let sent = stage.server.posts()[0].header("host").map(str::to_owned);
         assert_eq!(sent.as_deref(), url.strip_prefix("http://"));

@@ -2,11 +2,10 @@
 //! library.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::support::agent::Builder;
-use crate::support::temp_folder;
+use crate::support::{preload, temp_folder};
 
 /// What one agent's lookups find.
 pub struct Names {
@@ -53,20 +52,8 @@ impl Names {
 /// The library, compiled once a test process.
 fn library() -> &'static Path {
     static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/names/shim.c");
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names.so");
-        // Another run of these tests may be using the one that is there.
-        let made = library.with_extension(std::process::id().to_string());
-        let status = Command::new("cc")
-            .args([
-                "-shared", "-fPIC", "-O1", "-Wall", "-Werror", source, "-ldl", "-o",
-            ])
-            .arg(&made)
-            .status()
-            .expect("a C compiler, which the build needs anyway");
-        assert!(status.success(), "{source} does not compile");
-        std::fs::rename(&made, &library).expect("put the library in place");
-        library
+        preload::compile("tests/names/shim.c", &library)
     });
     &LIBRARY
 }

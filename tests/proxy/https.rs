@@ -16,7 +16,7 @@ use front::{Front, Manner};
 use crate::stage::{DEADLINE, Stage, texts};
 use crate::support::server::MainServer;
 use crate::tinyproxy::Tinyproxy;
-use crate::{CREDENTIALS, expect_all, side_by_side, wait_complaint};
+use crate::{CREDENTIALS, side_by_side};
 
 /// TLS for the main server, and whom to trust.
 struct Secure {
@@ -60,7 +60,7 @@ fn one_tunnel_carries_all_records() {
     records[100] = format!("{:?}", "x".repeat(3_000_000));
     stage.store(&records);
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
     assert_eq!(front.handshakes().len(), 1);
     let started = &stage.agent.events_named("agent_started")[0];
     assert_eq!(started["proxy"], proxy.url("***@"));
@@ -94,12 +94,12 @@ fn a_proxy_that_refuses_the_tunnel_only_delays_the_records() {
         let records = texts(0..20);
         stage.store(&records);
         let shown = proxy.url(if credentials.is_empty() { "" } else { "***@" });
-        wait_complaint(&stage, &format!("through the proxy {shown}: {words}"));
+        stage.wait_complaint(&format!("through the proxy {shown}: {words}"));
         assert!(stage.server.requests().is_empty());
         proxy.down();
         proxy.up(mended);
         stage.agent.expect_exit(0, DEADLINE);
-        expect_all(&stage, &records);
+        stage.expect_all(&records);
         assert!(!stage.agent.stdout().contains("wr0ng"));
     });
 }
@@ -139,7 +139,7 @@ fn a_proxy_may_end_its_lines_without_a_carriage_return() {
     let records = texts(0..3);
     stage.store(&records);
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_proxy_that_breaks_off_is_named_with_the_reason() {
         let front = secure.front(server.port());
         let url = format!("http://127.0.0.1:{}", proxy.port);
         let stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
-        wait_complaint(&stage, &format!("through the proxy {url}: {words}"));
+        stage.wait_complaint(&format!("through the proxy {url}: {words}"));
     });
 }
 
@@ -174,10 +174,10 @@ fn a_proxy_that_is_killed_with_the_tunnel_loses_nothing() {
     stage.server.wait_delivered(50, DEADLINE);
     proxy.down();
     let shown = proxy.url("");
-    wait_complaint(&stage, &format!("through the proxy {shown}: "));
+    stage.wait_complaint(&format!("through the proxy {shown}: "));
     proxy.up("");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
 }
 
 /// TLS to the proxy, and for an https server another TLS inside.
@@ -203,7 +203,7 @@ fn the_proxy_itself_may_speak_tls() {
         });
         stage.store(&records);
         stage.agent.expect_exit(0, DEADLINE);
-        expect_all(&stage, &records);
+        stage.expect_all(&records);
         assert_ne!(proxy_front.handshakes(), []);
         assert_eq!(front.handshakes().is_empty(), scheme == "http");
         let header = stage.server.posts()[0].header("via").map(str::to_owned);

@@ -5,14 +5,14 @@
 
 #[cfg(feature = "tls")]
 mod https;
-#[allow(dead_code)] // the replay tests use all of it
+#[allow(dead_code)] // each test file uses a part
 #[path = "../replay/stage.rs"]
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 mod tinyproxy;
 
-use stage::{DEADLINE, Stage, first_deliveries, texts};
+use stage::{DEADLINE, Stage, texts};
 use support::agent::{Agent, names_in, session_file};
 use support::server::MainServer;
 use support::temp_folder;
@@ -35,27 +35,6 @@ fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + 
     });
 }
 
-/// Waits for an event that complains of this.
-fn wait_complaint(stage: &Stage, words: &str) {
-    stage.until(words, |stage| {
-        let mut events = stage.agent.events().into_iter();
-        events.any(|event| {
-            event["error"]
-                .as_str()
-                .is_some_and(|why| why.contains(words))
-        })
-    });
-}
-
-/// Everything arrived once or more, in order, and nothing was given up.
-fn expect_all(stage: &Stage, records: &[String]) {
-    let (first, _) = first_deliveries(&stage.server);
-    let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
-    let expected: Vec<_> = records.iter().map(String::as_bytes).collect();
-    assert_eq!(first, expected);
-    assert!(stage.set_aside().is_empty());
-}
-
 #[test]
 fn records_go_through_a_proxy_that_wants_credentials_which_show_nowhere() {
     let proxy = Tinyproxy::new(CREDENTIALS);
@@ -64,7 +43,7 @@ fn records_go_through_a_proxy_that_wants_credentials_which_show_nowhere() {
     let records = texts(0..200);
     stage.store(&records);
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
     for request in stage.server.requests() {
         let header = |name| request.header(name).map(str::to_owned);
         assert!(
@@ -93,12 +72,12 @@ fn wrong_credentials_only_delay_the_records() {
     let records = texts(0..20);
     stage.store(&records);
     let shown = proxy.url("***@");
-    wait_complaint(&stage, &format!("through the proxy {shown}: answered 401"));
+    stage.wait_complaint(&format!("through the proxy {shown}: answered 401"));
     assert!(stage.server.requests().is_empty());
     proxy.down();
     proxy.up("BasicAuth user wr0ng");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
     assert!(!stage.agent.stdout().contains("wr0ng"));
 }
 
@@ -134,8 +113,8 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
             stage.server.down();
         }
         stage.store(&records[1..]);
-        wait_complaint(&stage, words);
-        wait_complaint(&stage, "through the proxy http://");
+        stage.wait_complaint(words);
+        stage.wait_complaint("through the proxy http://");
         // Longer than the patience with a doubtful record.
         std::thread::sleep(std::time::Duration::from_secs(3));
         assert!(stage.set_aside().is_empty(), "{words}");
@@ -143,7 +122,7 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
         proxy.down();
         proxy.up(before);
         stage.agent.expect_exit(0, DEADLINE);
-        expect_all(&stage, &records);
+        stage.expect_all(&records);
     });
 }
 
@@ -177,11 +156,11 @@ fn a_proxy_that_forbids_the_way_only_delays_the_records() {
     let records = texts(0..20);
     stage.store(&records);
     let shown = proxy.url("");
-    wait_complaint(&stage, &format!("through the proxy {shown}: answered 403"));
+    stage.wait_complaint(&format!("through the proxy {shown}: answered 403"));
     proxy.down();
     proxy.up("");
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
 }
 
 #[test]
@@ -204,9 +183,9 @@ fn a_proxy_that_is_killed_in_the_middle_loses_nothing() {
         proxy.up("");
     }
     let shown = proxy.url("");
-    wait_complaint(&stage, &format!("through the proxy {shown}: "));
+    stage.wait_complaint(&format!("through the proxy {shown}: "));
     stage.agent.expect_exit(0, DEADLINE);
-    expect_all(&stage, &records);
+    stage.expect_all(&records);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod probe;
 mod refused_calls;
 mod set_aside;
 mod set_aside_blocked;
+#[allow(dead_code)] // each test file uses a part
 mod stage;
 mod standby;
 #[path = "../support/mod.rs"]

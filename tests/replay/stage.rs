@@ -84,6 +84,26 @@ impl Stage {
         });
     }
 
+    /// Waits for an event that complains of this.
+    pub fn wait_complaint(&self, words: &str) {
+        self.until(words, |stage| {
+            let mut events = stage.agent.events().into_iter();
+            events.any(|event| {
+                let why = event["error"].as_str();
+                why.is_some_and(|why| why.contains(words))
+            })
+        });
+    }
+
+    /// Everything arrived once or more, in order, and nothing was given up.
+    pub fn expect_all(&self, records: &[String]) {
+        let (first, _) = first_deliveries(&self.server);
+        let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
+        let expected: Vec<_> = records.iter().map(String::as_bytes).collect();
+        assert_eq!(first, expected);
+        assert!(self.set_aside().is_empty());
+    }
+
     /// All attempts with this record.
     pub fn tries_of(&self, json: &str) -> Vec<Arc<Request>> {
         let mut posts = self.server.posts();

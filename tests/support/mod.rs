@@ -10,6 +10,7 @@ pub mod hostile;
 pub mod http1;
 pub mod ledger;
 pub mod model;
+pub mod preload;
 pub mod process;
 pub mod progress;
 pub mod raw;
