@@ -116,6 +116,8 @@ fn quiet(pid: u32, flags: &Flags) -> Vec<Figure> {
 /// The agent refused a record.
 pub fn flight(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
     let send = |scene: &Scene| {
+        // What the agent gives back at its start is given back before.
+        rest(scene)?;
         scene
             .send(FLIGHT, Until::Records(FLIGHT_RECORDS))
             .map(|_| ())
