@@ -154,9 +154,6 @@ pub const ROOM_STEP: usize = 16 * KIB;
 pub const LOCK_WAIT: Duration = Duration::from_millis(1500);
 /// How often it looks in that time.
 pub const LOCK_POLL: Duration = Duration::from_millis(10);
-/// How long a socket must answer, in a folder that no agent has locked, to be
-/// somebody else's: what a killed process had is closed one after the other.
-pub const HELD_WAIT: Duration = Duration::from_millis(100);
 /// First delay between two probes; it doubles up to [`PROBE_DELAY_MAX`].
 pub const PROBE_DELAY_MIN: Duration = Duration::from_millis(250);
 /// Longest delay between two probes, before jitter.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::ingest::doorway::Entrance;
 use crate::ingest::socket::{self, Socket};
-use crate::limits::{HELD_WAIT, LOCK_POLL, LOCK_WAIT};
+use crate::limits::{LOCK_POLL, LOCK_WAIT};
 
 /// Takes the instance lock, waiting for an agent that is just leaving. False:
 /// another agent serves this folder. That its socket answers says so at once,
@@ -42,9 +42,10 @@ pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
 
 /// Whether somebody listens at the socket of a folder that no agent has locked, as
 /// systemd does. To replace that file would leave none behind, and nobody could
-/// start an agent any more. An agent that was killed answers for a moment yet.
+/// start an agent any more. An agent that was killed answers for a moment yet: what
+/// it had is closed one after the other, on a throttled host with pauses.
 fn is_held(folder: &Folder) -> bool {
-    let deadline = Instant::now() + HELD_WAIT;
+    let deadline = Instant::now() + LOCK_WAIT;
     while socket::answers(folder.path()) {
         if Instant::now() >= deadline {
             return true;
