@@ -192,10 +192,9 @@ fn split(arg: &OsStr) -> (&[u8], Option<&OsStr>) {
         .strip_prefix(b"--")
         .or_else(|| bytes.strip_prefix(b"-"))
         .unwrap_or_default();
-    match body.iter().position(|&byte| byte == b'=') {
-        Some(at) => (&body[..at], Some(OsStr::from_bytes(&body[at + 1..]))),
-        None => (body, None),
-    }
+    let mut parts = body.splitn(2, |&byte| byte == b'=');
+    let name = parts.next().unwrap_or_default();
+    (name, parts.next().map(OsStr::from_bytes))
 }
 
 fn on_or_off(name: &[u8], value: Option<&OsStr>) -> Result<bool> {

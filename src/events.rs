@@ -166,7 +166,8 @@ fn push_text(line: &mut String, text: &str, room: usize) {
             line.push_str(&quoted);
             return;
         }
-        text = &text[..text.floor_char_boundary(text.len() / 2)];
+        let half = text.get(..text.floor_char_boundary(text.len() / 2));
+        text = half.unwrap_or_default();
     }
 }
 

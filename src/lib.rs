@@ -1,6 +1,21 @@
 //! EchoPost keeps an application's log records on disk while the main server
 //! is away, replays them in order once it is back, and leaves.
 
+// A panic ends the process, and with it the buffer.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
 pub mod cli;
 pub mod error;
 pub mod events;

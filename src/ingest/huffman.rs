@@ -43,6 +43,7 @@ struct Code {
 
 static CODE: Code = derive();
 
+#[allow(clippy::indexing_slicing)] // at compile time
 const fn derive() -> Code {
     let none = Row {
         first: 0,

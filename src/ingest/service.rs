@@ -65,7 +65,8 @@ impl LogAgent {
         let work = async {
             let path = request.uri().path();
             if path != SEND_LOG {
-                let shown = &path[..path.floor_char_boundary(PATH_SHOWN)];
+                let shown = path.get(..path.floor_char_boundary(PATH_SHOWN));
+                let shown = shown.unwrap_or_default();
                 let why = format!("{shown} is not a method of this agent; {SEND_LOG} is");
                 return Err(Status::unimplemented(why));
             }

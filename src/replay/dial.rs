@@ -50,13 +50,16 @@ pub(super) async fn dial(
 /// Waits for the first attempt to end, and takes it out.
 async fn first_to_end(attempts: &mut Vec<Attempt>) -> io::Result<TcpStream> {
     poll_fn(|cx| {
-        for at in 0..attempts.len() {
-            if let Poll::Ready(ended) = attempts[at].as_mut().poll(cx) {
-                drop(attempts.remove(at));
-                return Poll::Ready(ended);
-            }
-        }
-        Poll::Pending
+        let mut each = attempts.iter_mut().enumerate();
+        let ended = each.find_map(|(at, attempt)| match attempt.as_mut().poll(cx) {
+            Poll::Ready(ended) => Some((at, ended)),
+            Poll::Pending => None,
+        });
+        let Some((at, ended)) = ended else {
+            return Poll::Pending;
+        };
+        drop(attempts.remove(at));
+        Poll::Ready(ended)
     })
     .await
 }

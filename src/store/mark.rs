@@ -64,8 +64,9 @@ fn options() -> OpenOptions {
 fn encode(id: &StoreId, key: u64) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     let (body, crc) = bytes.split_at_mut(LENGTH - 4);
-    body[..16].copy_from_slice(id);
-    body[16..].copy_from_slice(&key.to_be_bytes());
+    let (id_bytes, key_bytes) = body.split_at_mut(id.len());
+    id_bytes.copy_from_slice(id);
+    key_bytes.copy_from_slice(&key.to_be_bytes());
     crc.copy_from_slice(&crc32fast::hash(body).to_be_bytes());
     bytes
 }
