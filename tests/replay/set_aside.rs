@@ -153,6 +153,20 @@ fn a_key_that_the_answer_quotes_is_masked_wherever_it_stands() {
 }
 
 #[test]
+fn credentials_of_the_url_that_the_answer_quotes_are_masked() {
+    let server = MainServer::new_up();
+    server.on_post(|message| {
+        let sent = message.header("authorization").unwrap_or_default();
+        Answer::status(400).body(format!("you sent {sent}").as_bytes())
+    });
+    let url = server.url().replace("http://", "http://user:s3cr3t@");
+    let stage = Stage::with(server, |builder| builder.health_url(&url));
+    stage.store(&texts(["one"]));
+    stage.until("a line", |stage| stage.set_aside().len() == 1);
+    assert_eq!(stage.set_aside()[0]["answer"], "you sent Basic ***");
+}
+
+#[test]
 fn a_redirect_that_quotes_the_key_is_shown_without_it() {
     let server = MainServer::new_up();
     on_try(&server, |attempt| match attempt.number {
