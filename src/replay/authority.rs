@@ -10,6 +10,8 @@ use rustls::pki_types::ServerName;
 pub(super) enum Scheme {
     Http,
     Https,
+    /// A proxy's alone.
+    Socks5,
 }
 
 /// Whose credentials are at stake.
@@ -22,7 +24,7 @@ pub(super) struct Authority {
 }
 
 impl Scheme {
-    /// The scheme of that name, in any case.
+    /// A server's scheme of that name, in any case.
     pub(super) fn of(name: &str) -> Option<Scheme> {
         let schemes = [Scheme::Http, Scheme::Https];
         schemes
@@ -30,10 +32,21 @@ impl Scheme {
             .find(|scheme| scheme.name().eq_ignore_ascii_case(name))
     }
 
+    /// A proxy's scheme of that name, in any case. Who resolves the server's
+    /// name makes no difference (`h`: the proxy): it always does, as with Go.
+    pub(super) fn of_proxy(name: &str) -> Option<Scheme> {
+        let socks = ["socks5", "socks5h"];
+        match socks.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            true => Some(Scheme::Socks5),
+            false => Scheme::of(name),
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Scheme::Http => "http",
             Scheme::Https => "https",
+            Scheme::Socks5 => "socks5",
         }
     }
 
@@ -42,6 +55,7 @@ impl Scheme {
         match self {
             Scheme::Http => 80,
             Scheme::Https => 443,
+            Scheme::Socks5 => 1080,
         }
     }
 }
@@ -120,7 +134,7 @@ impl Authority {
     /// Why not, as one line.
     pub(super) fn check_scheme(&self) -> Result<(), String> {
         match self.scheme {
-            Scheme::Http => Ok(()),
+            Scheme::Http | Scheme::Socks5 => Ok(()),
             #[cfg(feature = "tls")]
             Scheme::Https => self.server_name().map(drop),
             #[cfg(not(feature = "tls"))]
@@ -138,7 +152,8 @@ impl Authority {
         ServerName::try_from(host).map_err(|_| "its host is no name for a certificate".into())
     }
 
-    fn host_without_zone(&self) -> &str {
+    /// The host without what means something on this machine alone.
+    pub(super) fn host_without_zone(&self) -> &str {
         let (host, _zone) = self.host.split_once('%').unwrap_or((&self.host, ""));
         host
     }

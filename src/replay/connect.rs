@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-#[cfg(feature = "tls")]
 use super::authority::{Authority, Scheme};
 use super::dial::dial;
+use super::proxy::Proxy;
 use super::resolve::Resolver;
 use super::route::Route;
+use super::socks;
 use super::stream::Stream;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
@@ -61,35 +62,43 @@ impl Connector {
         let tcp = dial(&addresses, deadline)
             .await
             .map_err(|error| error.map(|error| format!("cannot connect: {error}")))?;
-        let stream = Stream::Plain(tcp);
-        #[cfg(feature = "tls")]
-        let stream = self.secure(route, stream).await?;
-        Ok(stream)
-    }
-
-    /// Lays TLS over `stream` with whoever wants it: the proxy, the main server.
-    #[cfg(feature = "tls")]
-    async fn secure(&mut self, route: &Route, mut stream: Stream) -> Result<Stream, String> {
+        let mut stream = Stream::Plain(tcp);
         let server = route.endpoint().authority();
         if let Some(proxy) = route.proxy() {
             stream = self.agree(proxy.authority(), stream).await?;
-            if server.scheme == Scheme::Https {
-                self.doing = "asking for a tunnel";
-                stream = tunnel::open(stream, proxy, server).await?;
-            }
+            stream = self.tunnel(proxy, server, stream).await?;
         }
         match route.forwarder() {
             Some(_) => Ok(stream),
-            None => self.agree(server, stream).await,
+            None => Ok(self.agree(server, stream).await?),
         }
     }
 
-    #[cfg(feature = "tls")]
+    /// Lays TLS over `stream` if `peer` wants it.
     async fn agree(&mut self, peer: &Authority, stream: Stream) -> Result<Stream, String> {
-        if peer.scheme == Scheme::Http {
-            return Ok(stream);
+        match peer.scheme {
+            #[cfg(feature = "tls")]
+            Scheme::Https => {
+                self.doing = "agreeing on keys (TLS)";
+                self.tls.handshake(peer, stream).await
+            }
+            _ => Ok(stream),
         }
-        self.doing = "agreeing on keys (TLS)";
-        self.tls.handshake(peer, stream).await
+    }
+
+    /// Has the proxy pass on what goes over `stream`, if it has to.
+    async fn tunnel(
+        &mut self,
+        proxy: &Proxy,
+        server: &Authority,
+        stream: Stream,
+    ) -> Result<Stream, String> {
+        self.doing = "asking for a tunnel";
+        match (proxy.authority().scheme, server.scheme) {
+            (Scheme::Socks5, _) => socks::open(stream, proxy.login(), server).await,
+            #[cfg(feature = "tls")]
+            (_, Scheme::Https) => tunnel::open(stream, proxy, server).await,
+            _ => Ok(stream),
+        }
     }
 }

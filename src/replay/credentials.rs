@@ -23,14 +23,19 @@ pub(super) fn basic(userinfo: &str) -> Result<Option<HeaderValue>, String> {
     if userinfo.is_empty() {
         return Ok(None);
     }
-    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    let mut pair = percent_decode(user)?;
+    let (mut pair, password) = percent_decoded(userinfo)?;
     pair.push(b':');
-    pair.extend(percent_decode(password)?);
+    pair.extend(password);
     let text = format!("Basic {}", STANDARD.encode(pair));
     let mut value = HeaderValue::try_from(text).map_err(|error| error.to_string())?;
     value.set_sensitive(true);
     Ok(Some(value))
+}
+
+/// User and password of `user:password`, each percent-encoded.
+pub(super) fn percent_decoded(userinfo: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    Ok((percent_decode(user)?, percent_decode(password)?))
 }
 
 fn percent_decode(text: &str) -> Result<Vec<u8>, String> {

@@ -23,6 +23,7 @@ pub mod retry_after;
 mod roots;
 pub mod route;
 pub mod set_aside;
+mod socks;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;

@@ -10,13 +10,16 @@ use super::authority::{Authority, Scheme};
 use super::credentials::basic;
 use super::endpoint::Endpoint;
 use super::no_proxy::is_exempt;
+use super::socks::Login;
 
-/// An HTTP proxy. Its `Display` is what events print: without credentials.
+/// An HTTP or a SOCKS5 proxy. Its `Display` is what events print: without credentials.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     authority: Authority,
-    /// Marked sensitive, so that `Debug` does not show it.
+    /// Of an HTTP proxy. Marked sensitive, so that `Debug` does not show it.
     authorization: Option<HeaderValue>,
+    /// Of a SOCKS5 proxy.
+    login: Option<Login>,
 }
 
 /// A variable that names no proxy to use.
@@ -33,8 +36,8 @@ impl Proxy {
     /// an empty value counts as none.
     ///
     /// # Errors
-    /// [`Unusable`] for a value that is no URL of an http or https proxy, unless
-    /// `NO_PROXY` exempts the endpoint. (Go would go on without a proxy where it
+    /// [`Unusable`] for a value that is no URL of an http, https or socks5 proxy,
+    /// unless `NO_PROXY` exempts the endpoint. (Go would go on without a proxy where it
     /// cannot read the URL, past what the administrator has ordered.)
     pub fn of_environment(
         endpoint: &Endpoint,
@@ -51,8 +54,8 @@ impl Proxy {
             Scheme::Https => first(["HTTPS_PROXY", "https_proxy"]),
             // A CGI program's HTTP_PROXY is what a client sent as `Proxy:`
             // (https://golang.org/s/cgihttpproxy).
-            Scheme::Http if set("REQUEST_METHOD").is_some() => None,
-            Scheme::Http => first(["HTTP_PROXY", "http_proxy"]),
+            _ if set("REQUEST_METHOD").is_some() => None,
+            _ => first(["HTTP_PROXY", "http_proxy"]),
         };
         let Some((variable, value)) = named else {
             return Ok(None);
@@ -69,13 +72,14 @@ impl Proxy {
         }
     }
 
-    /// Reads `[http://|https://][user:password@]host[:port]`; what follows is of
-    /// no meaning.
+    /// Reads `[http://|https://|socks5://|socks5h://][user:password@]host[:port]`;
+    /// what follows is of no meaning.
     fn parse(value: &str) -> Result<Proxy, String> {
         let (scheme, rest) = match value.split_once("://") {
             None => (Scheme::Http, value),
             Some((name, rest)) => {
-                let scheme = Scheme::of(name).ok_or("names neither an http nor an https proxy")?;
+                let scheme = Scheme::of_proxy(name)
+                    .ok_or("names a proxy that is neither http, https nor socks5")?;
                 (scheme, rest)
             }
         };
@@ -84,10 +88,15 @@ impl Proxy {
         let authority = Authority::parse(scheme, location)
             .and_then(|authority| authority.check_scheme().map(|()| authority))
             .map_err(|why| format!("names no proxy: {why}"))?;
-        let authorization = basic(userinfo).map_err(|why| format!("names no proxy: {why}"))?;
+        let (authorization, login) = match scheme {
+            Scheme::Socks5 => Login::parse(userinfo).map(|login| (None, login)),
+            _ => basic(userinfo).map(|value| (value, None)),
+        }
+        .map_err(|why| format!("names no proxy: {why}"))?;
         Ok(Proxy {
             authority,
             authorization,
+            login,
         })
     }
 
@@ -100,11 +109,17 @@ impl Proxy {
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
+
+    /// What the URL's user and password stand for with a SOCKS5 proxy.
+    pub(super) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
 }
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.authority.shown(self.authorization.is_some()))
+        let credentials = self.authorization.is_some() || self.login.is_some();
+        f.write_str(&self.authority.shown(credentials))
     }
 }
 
@@ -147,7 +162,7 @@ mod tests {
             (&[upper, ("REQUEST_METHOD", "")], "http://upper.test:1"),
             // An exempt host needs no proxy that works.
             (
-                &[("HTTP_PROXY", "socks5://s.test"), ("NO_PROXY", "*")],
+                &[("HTTP_PROXY", "socks4://s.test"), ("NO_PROXY", "*")],
                 "none",
             ),
         ] {
@@ -203,6 +218,8 @@ mod tests {
                 "http://***@p.test:1",
                 Some("Basic dTo="),
             ),
+            ("socks5://p.test:1080", "socks5://p.test", None),
+            ("SOCKS5H://u:p@p.test:1/", "socks5://***@p.test:1", None),
         ] {
             let proxy = Proxy::parse(value).unwrap_or_else(|why| panic!("{value}: {why}"));
             assert_eq!(proxy.to_string(), expected, "{value}");
@@ -215,13 +232,18 @@ mod tests {
 
     #[test]
     fn values_that_do_not() {
-        let other = "names neither an http nor an https proxy";
+        let other = "names a proxy that is neither http, https nor socks5";
         for (value, why) in [
-            ("socks5://s3cr3t:s3cr3t@p.test", other),
-            ("socks5h://p.test", other),
+            ("socks4://s3cr3t:s3cr3t@p.test", other),
+            ("socks://p.test", other),
             ("foo://p.test", other),
             ("://p.test", other),
             ("http://", "names no proxy: it has no host"),
+            ("socks5://", "names no proxy: it has no host"),
+            (
+                "socks5://:s3cr3t@p.test",
+                "names no proxy: its credentials have no user",
+            ),
             (" p.test", "names no proxy: its host is no host name"),
             (
                 "s3cr3t:s3cr3t@p.test:x",

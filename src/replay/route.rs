@@ -41,9 +41,10 @@ impl Route {
     /// The proxy that takes the requests themselves and passes them on: answers
     /// may be its own.
     pub(super) fn forwarder(&self) -> Option<&Proxy> {
-        self.proxy
-            .as_ref()
-            .filter(|_| self.endpoint.authority().scheme == Scheme::Http)
+        self.proxy.as_ref().filter(|proxy| {
+            self.endpoint.authority().scheme == Scheme::Http
+                && proxy.authority().scheme != Scheme::Socks5
+        })
     }
 
     /// Who is connected to.

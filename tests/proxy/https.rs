@@ -13,6 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use certs::{Authority, GOOD, Versions};
 use front::{Front, Manner};
 
+use crate::socks::Socks;
 use crate::stage::{DEADLINE, Stage, texts};
 use crate::support::server::MainServer;
 use crate::tinyproxy::Tinyproxy;
@@ -65,6 +66,23 @@ fn one_tunnel_carries_all_records() {
     let started = &stage.agent.events_named("agent_started")[0];
     assert_eq!(started["proxy"], proxy.url("***@"));
     assert!(!stage.agent.stdout().contains("s3cr"));
+}
+
+#[test]
+fn one_tunnel_through_socks5_does_so_too() {
+    let secure = Secure::new();
+    let proxy = Socks::new(Some(("user", "s3cr-t")));
+    let server = MainServer::new_up();
+    let front = secure.front(server.port());
+    let url = proxy.url("socks5", "user:s3cr-t@");
+    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+    let records = texts(0..200);
+    stage.store(&records);
+    stage.agent.expect_exit(0, DEADLINE);
+    stage.expect_all(&records);
+    assert_eq!(front.handshakes().len(), 1);
+    let started = &stage.agent.events_named("agent_started")[0];
+    assert_eq!(started["proxy"], proxy.url("socks5", "***@"));
 }
 
 #[test]
@@ -145,16 +163,24 @@ fn a_proxy_may_end_its_lines_without_a_carriage_return() {
 #[test]
 fn a_proxy_that_breaks_off_is_named_with_the_reason() {
     let secure = Secure::new();
+    let slow = "timed out after 5s while asking for a tunnel";
     let cases = [
-        (Manner::Close, "no tunnel: "),
-        (Manner::Plain, "no tunnel: it answered 400"),
-        (Manner::Hang, "timed out after 5s while asking for a tunnel"),
+        ("http", Manner::Close, "no tunnel: "),
+        ("http", Manner::Plain, "no tunnel: it answered 400"),
+        ("http", Manner::Hang, slow),
+        ("socks5", Manner::Close, "no tunnel: "),
+        (
+            "socks5",
+            Manner::Plain,
+            "no tunnel: it does not speak SOCKS5",
+        ),
+        ("socks5", Manner::Hang, slow),
     ];
-    side_by_side(cases, |(manner, words)| {
+    side_by_side(cases, |(scheme, manner, words)| {
         let proxy = Front::new(0, manner);
         let server = MainServer::new_up();
         let front = secure.front(server.port());
-        let url = format!("http://127.0.0.1:{}", proxy.port);
+        let url = format!("{scheme}://127.0.0.1:{}", proxy.port);
         let stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
         stage.wait_complaint(&format!("through the proxy {url}: {words}"));
     });
@@ -187,7 +213,7 @@ fn the_proxy_itself_may_speak_tls() {
     let records = texts(0..50);
     for scheme in ["http", "https"] {
         let proxy = Tinyproxy::new(CREDENTIALS);
-        let proxy_front = secure.front(proxy.port);
+        let proxy_front = secure.front(proxy.port());
         let url = format!("https://user:s3cr-t@localhost:{}", proxy_front.port);
         let server = MainServer::new_up();
         let front = secure.front(server.port());
@@ -215,7 +241,7 @@ fn the_proxy_itself_may_speak_tls() {
 fn sessions_with_the_proxy_and_the_server_are_both_resumed() {
     let secure = Secure::new();
     let proxy = Tinyproxy::new("");
-    let proxy_front = secure.front(proxy.port);
+    let proxy_front = secure.front(proxy.port());
     let url = format!("https://localhost:{}", proxy_front.port);
     let server = MainServer::new_up();
     let front = secure.front(server.port());

@@ -1,16 +1,21 @@
-//! Proxies (spec 6): the real agent, Tinyproxy, and proxies that break off.
+//! Proxies (spec 6): the real agent, Tinyproxy, a SOCKS5 server, and proxies that
+//! break off.
 //!
 //! The main server is at 0.0.0.0, which leads to 127.0.0.1 and is not exempt as
 //! loopback addresses are.
 
 #[cfg(feature = "tls")]
 mod https;
+mod program;
+mod socks;
 #[allow(dead_code)] // each test file uses a part
 #[path = "../replay/stage.rs"]
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 mod tinyproxy;
+#[path = "../grpcio/venv.rs"]
+mod venv;
 
 use stage::{DEADLINE, Stage, texts};
 use support::agent::{Agent, names_in, session_file};
@@ -216,7 +221,7 @@ fn a_server_that_needs_no_proxy_is_reached_without() {
 #[test]
 fn a_proxy_of_another_kind_is_refused_at_the_start_by_its_variable() {
     for (variable, value) in [
-        ("HTTP_PROXY", "socks5://user:s3cr3t@proxy.test"),
+        ("HTTP_PROXY", "socks4://user:s3cr3t@proxy.test"),
         ("http_proxy", "user:s3cr3t@proxy.test:none"),
         #[cfg(not(feature = "tls"))]
         ("HTTP_PROXY", "https://user:s3cr3t@proxy.test"),
