@@ -114,9 +114,10 @@ pub const GROWTH_MAX: u64 = MIB as u64;
 /// Bytes that a commit may write beside its records: the pages that lead to them
 /// and the free list.
 pub const COMMIT_OVERHEAD: u64 = 64 * KIB as u64;
-/// A store up to this many bytes is checked at every start, also after a clean
-/// end: it costs milliseconds.
-pub const CHECK_ALWAYS_BELOW: u64 = 64 * MIB as u64;
+/// After a clean end the store is checked for so long: a million records take a
+/// third of a second, and the first answer may take one (spec 5.1). What is not
+/// read by then is taken for whole.
+pub const CHECK_CLEAN_MAX: Duration = Duration::from_millis(500);
 /// Pages that the check reads before it lets the rest of the agent run.
 pub const CHECK_PAGES_PER_TURN: usize = 256;
 /// How often a store that found no room is tried again.
@@ -142,9 +143,14 @@ pub const RESERVE_MIN: u64 = 4 * MIB as u64;
 pub const RESERVE_MAX: u64 = 256 * MIB as u64;
 /// … and never more than this share.
 pub const RESERVE_SHARE_MAX: u64 = 4;
-/// Bytes that are tried where a write came out short: a commit with a message of
-/// [`MESSAGE_MAX`] and the pages that go with it fits.
-pub const ROOM_TRIED: usize = 8 * MIB;
+/// Records that one commit deletes: of more, on a disk that had no room for deletes,
+/// one transaction would hold the pages of all.
+pub const DELETES_MAX: usize = 2 * DELETE_RECORDS_MAX;
+/// Bytes that a commit without new records may write: what a delete of
+/// [`DELETES_MAX`] records touches, and the free list. Where a commit came out short,
+/// this and what its records need is tried. Less than half of [`RESERVE_MIN`], to
+/// which records are admitted: a disk that has it is not full.
+pub const DELETE_ROOM: u64 = MIB as u64;
 /// Bytes of one write of that: little to keep on the stack.
 pub const ROOM_STEP: usize = 16 * KIB;
 
@@ -152,6 +158,9 @@ pub const ROOM_STEP: usize = 16 * KIB;
 
 /// How long a start waits for another agent's lock or socket.
 pub const LOCK_WAIT: Duration = Duration::from_millis(1500);
+/// How long after its first answer another agent has to answer still: an agent that
+/// was killed, or leaves, has closed its socket by then.
+pub const ANSWER_AGAIN: Duration = Duration::from_millis(300);
 /// How often it looks in that time.
 pub const LOCK_POLL: Duration = Duration::from_millis(10);
 /// First delay between two probes; it doubles up to [`PROBE_DELAY_MAX`].

@@ -4,11 +4,13 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use echopost::proto::store::StoredRecord;
+use echopost::store::lmdb::Lmdb;
 use echopost::store::record;
 use rustix::process::Signal;
 use support::agent::Agent;
@@ -244,4 +246,130 @@ fn the_map_grows_as_far_as_the_address_space_goes() {
     let mut delivered: Vec<usize> = server.delivered_json().iter().map(|j| first(j)).collect();
     delivered.dedup();
     assert_eq!(delivered, (0..=acknowledged).collect::<Vec<_>>());
+}
+
+/// Opens a store of `count` records of 300 bytes, whose keys count from 1, after
+/// `damage` was done to its data file.
+fn numbered(folder: &Path, count: u64, damage: impl FnOnce(&mut [u8])) -> Lmdb {
+    let path = folder.join("lmdb");
+    let (mut lmdb, _) = Lmdb::open(&path).expect("a new store");
+    lmdb.write(count * 300, |lmdb, txn| {
+        let mut keys = 1..=count;
+        keys.try_for_each(|key| lmdb.append_raw(txn, key, &[0; 300]))
+    })
+    .expect("a commit");
+    drop(lmdb);
+    let data = path.join("data.mdb");
+    let mut bytes = fs::read(&data).expect("the data file");
+    damage(&mut bytes);
+    fs::write(&data, bytes).expect("damage it");
+    Lmdb::open(&path).expect("the store").0
+}
+
+/// The keys in the order in which they are read, each batch being deleted before the
+/// next or only `late`.
+fn read_all(lmdb: &mut Lmdb, late: bool) -> Vec<u64> {
+    let mut keys = Vec::new();
+    let mut last = 0;
+    loop {
+        let batch = lmdb.read_after(last).expect("a batch");
+        let Some((key, _)) = batch.last() else {
+            return keys;
+        };
+        last = *key;
+        keys.extend(batch.iter().map(|(key, _)| key));
+        if !late || keys.len() % 512 == 0 {
+            lmdb.write(0, |lmdb, txn| lmdb.delete_through(txn, last))
+                .expect("a delete");
+        }
+    }
+}
+
+/// A check after a clean end may run out of time, and what it has not read may be
+/// wrong: a key in a branch page that sends a search past records must not have them
+/// deleted unread.
+#[test]
+fn a_wrong_branch_page_hides_no_record() {
+    for late in [false, true] {
+        // Where a batch ends and the next search begins.
+        for end in [64, 512, 1024] {
+            let folder = temp_folder();
+            let mut found = 0;
+            let mut lmdb = numbered(folder.path(), 2_000, |bytes| {
+                // MDB_page and MDB_node in LMDB's mdb.c: P_BRANCH, then the offsets of
+                // nodes, whose key follows a header of eight bytes.
+                let number = |at: &[u8]| usize::from(u16::from_le_bytes([at[0], at[1]]));
+                for page in bytes.chunks_mut(4096).skip(2) {
+                    if page[10..12] != [1, 0] {
+                        continue;
+                    }
+                    let nodes = (number(&page[12..]) - 16) / 2;
+                    for entry in 1..nodes {
+                        let node = number(&page[16 + 2 * entry..]) + 8;
+                        let first = u64::from_be_bytes(page[node..node + 8].try_into().expect("8"));
+                        // The records from `end` on seem to be on the next page.
+                        if (end + 1..end + 12).contains(&first) && found == 0 {
+                            page[node..node + 8].copy_from_slice(&end.to_be_bytes());
+                            found += 1;
+                        }
+                    }
+                }
+            });
+            assert_eq!(found, 1, "keys of a branch page");
+            let keys = read_all(&mut lmdb, late);
+            assert_eq!(keys, (1..=2_000).collect::<Vec<_>>(), "{late} {end}");
+            let left = if late { 2_000 % 512 } else { 0 };
+            assert_eq!(lmdb.count().expect("a count"), left);
+        }
+    }
+}
+
+/// Where a mark is newer than its store, what comes before it is done with.
+#[test]
+fn reading_goes_on_after_a_key_that_is_not_there() {
+    let folder = temp_folder();
+    let lmdb = numbered(folder.path(), 100, |_| {});
+    let first = |after| {
+        let batch = lmdb.read_after(after).expect("a batch");
+        batch.first().map(|(key, _)| *key)
+    };
+    assert_eq!(first(0), Some(1));
+    assert_eq!(first(7), Some(8));
+    assert_eq!(first(100), None);
+    assert_eq!(first(1_000), None);
+    assert_eq!(lmdb.key_of_first(3, 100).expect("a key"), 3);
+    assert_eq!(lmdb.key_of_first(3, 2).expect("a key"), 2);
+}
+
+/// What is no store must not keep the agent waiting.
+#[test]
+fn pipes_and_files_in_the_places_of_the_store_are_passed_over() {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+    for (name, pipe) in [
+        ("lmdb/clean", true),
+        ("lmdb/data.mdb", true),
+        ("lmdb/delivered", true),
+        ("lmdb.new", false),
+    ] {
+        let folder = temp_folder();
+        store::put_raw(folder.path(), &[stored(AHEAD, "1")]);
+        let place = folder.path().join(name);
+        let had_records = name == "lmdb/data.mdb";
+        if had_records {
+            fs::remove_file(&place).expect("remove the data file");
+        }
+        match pipe {
+            true => mkfifoat(CWD, &place, Mode::RWXU).expect("a pipe"),
+            false => fs::write(&place, "a file").expect("a file"),
+        }
+        let server = MainServer::new_up();
+        let mut agent = Agent::builder(folder.path())
+            .health_url(&server.url())
+            .spawn();
+        agent.wait_answering();
+        send(&agent, "2");
+        agent.expect_exit(0, DEADLINE);
+        let expected: &[&[u8]] = if had_records { &[b"2"] } else { &[b"1", b"2"] };
+        assert_eq!(server.delivered_json(), expected, "{name}");
+    }
 }

@@ -41,7 +41,8 @@ pub(super) fn check_own(folder: &Path) -> Result<()> {
         Err(error) => error.to_string(),
         Ok(found) if found.file_type().is_symlink() => "is a link, which is not followed".into(),
         Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
-            "belongs to another user".into()
+            let (owner, own) = (found.uid(), rustix::process::geteuid().as_raw());
+            format!("belongs to another user ({owner}, not {own}): run the agent as its owner")
         }
         Ok(_) => return Ok(()),
     };

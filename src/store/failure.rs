@@ -26,6 +26,11 @@ impl From<heed::Error> for Failure {
             heed::Error::Io(error) if space::is_full(&error) => {
                 Failure::Error(Error::Full(format!("disk full: {error}")))
             }
+            // The last key is the largest there is: once the store is drained, a new
+            // one begins with the time again.
+            heed::Error::Mdb(MdbError::KeyExist) => {
+                Failure::Error(Error::Full("store full: no key is left".into()))
+            }
             heed::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                 Failure::Error(Error::Full(format!("store full: {error}")))
             }

@@ -14,8 +14,8 @@ use heed::{CommitOrAbort, Database, Env, MdbError, PutFlags, RwTxn, WithoutTls};
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 use crate::limits::{
-    ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_OVERHEAD, FREE_LIST_PAGES_MIN,
-    FREE_LIST_SHARE, MAP_MIN, MAP_RESERVE, MAP_START, STORE_FORMAT,
+    ADDRESS_SPACE_LEFT, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_OVERHEAD, DELETE_ROOM,
+    FREE_LIST_PAGES_MIN, FREE_LIST_SHARE, MAP_MIN, MAP_RESERVE, MAP_START, STORE_FORMAT,
 };
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
@@ -114,14 +114,16 @@ impl Lmdb {
         Ok(id)
     }
 
-    /// Runs `change` in one durable transaction; once this returns, it is on
-    /// disk. Grows the map as far as needed, so `change` may run several times.
+    /// Runs `change`, which adds so many `bytes` of records, in one durable
+    /// transaction; once this returns, it is on disk. Grows the map as far as
+    /// needed, so `change` may run several times.
     ///
     /// # Errors
     /// [`Error::Full`]: nothing was changed. [`Error::DiskFailed`]: the store
     /// must not be used any more.
     pub fn write(
         &mut self,
+        bytes: u64,
         mut change: impl FnMut(&Lmdb, &mut RwTxn) -> std::result::Result<(), heed::Error>,
     ) -> Result<()> {
         loop {
@@ -134,7 +136,7 @@ impl Lmdb {
                     self.grow()?;
                     continue;
                 }
-                Err(Failure::InputOutput(error)) => self.judge(&error),
+                Err(Failure::InputOutput(error)) => self.judge(&error, bytes),
                 Err(Failure::Error(error)) => error,
             };
             self.stuck = matches!(self.env.read_txn(), Err(heed::Error::Mdb(MdbError::Panic)));
@@ -142,10 +144,12 @@ impl Lmdb {
         }
     }
 
-    /// A short write of a full disk, or the disk's failure?
-    fn judge(&self, error: &io::Error) -> Error {
+    /// A short write of a full disk, or the disk's failure? It is full where a
+    /// commit that adds so many bytes of records might not have had room.
+    fn judge(&self, error: &io::Error, bytes: u64) -> Error {
         let length = fs::metadata(self.folder.join(DATA_FILE)).map_or(0, |file| file.len());
-        match space::try_room(&self.folder, length) {
+        let room = bytes.saturating_mul(2).saturating_add(DELETE_ROOM);
+        match space::try_room(&self.folder, length, room) {
             Err(full) if space::is_full(&full) => Error::Full(format!("disk full: {full}")),
             _ => Error::DiskFailed(format!("store: {error}")),
         }
@@ -230,15 +234,27 @@ impl Lmdb {
     /// Copies out the records after `key`, in order: a batch, at least one if
     /// there is one.
     ///
+    /// It goes from record to record, as [`Lmdb::delete_through`] does, and never
+    /// by what a branch page says of a key that is not there: a wrong branch page
+    /// could lead past records, which would then be deleted unread.
+    ///
     /// # Errors
     /// [`Error::DiskFailed`].
     pub fn read_after(&self, key: u64) -> Result<Vec<(u64, Bytes)>> {
         let txn = self.env.read_txn().map_err(failed)?;
-        let range = (Bound::Excluded(key), Bound::Unbounded);
+        // What was deleted was so from the first record on.
+        let (start, skipped) = match self.records.get(&txn, &key).map_err(failed)? {
+            Some(_) => (Bound::Excluded(key), None),
+            None => (Bound::Unbounded, Some(key)),
+        };
         let mut batch = Vec::new();
         let mut bytes = 0;
+        let range = (start, Bound::Unbounded);
         for item in self.records.range(&txn, &range).map_err(failed)? {
             let (key, value) = item.map_err(failed)?;
+            if skipped.is_some_and(|skipped| key <= skipped) {
+                continue;
+            }
             bytes += value.len();
             if !batch.is_empty() && bytes > BATCH_BYTES_MAX {
                 break;
@@ -259,6 +275,19 @@ impl Lmdb {
         let txn = self.env.read_txn().map_err(failed)?;
         let range = self.records.range(&txn, &(..=key)).map_err(failed)?;
         range.map(|item| item.map(|_| 1).map_err(failed)).sum()
+    }
+
+    /// The key of record number `count`, from 1 on, or `key` where that comes first.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub fn key_of_first(&self, count: usize, key: u64) -> Result<u64> {
+        let txn = self.env.read_txn().map_err(failed)?;
+        let mut range = self.records.range(&txn, &(..=key)).map_err(failed)?;
+        match range.nth(count.saturating_sub(1)) {
+            Some(item) => item.map(|(key, _)| key).map_err(failed),
+            None => Ok(key),
+        }
     }
 
     /// Records in the store.

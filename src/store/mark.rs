@@ -15,7 +15,7 @@ const NAME: &str = "delivered";
 /// The store's id, the key, and the CRC-32 of both, big-endian.
 const LENGTH: usize = 16 + 8 + 4;
 
-/// The file, which is made when there is something to note.
+/// The file.
 pub(super) struct MarkFile {
     path: PathBuf,
     id: StoreId,
@@ -24,7 +24,8 @@ pub(super) struct MarkFile {
 
 impl MarkFile {
     /// The file in the store's folder, and how far the records of the store `id`
-    /// were delivered; `None` where it does not say.
+    /// were delivered; `None` where it does not say. Then it is written at once: what
+    /// has its place on the disk can be written over when the disk is full.
     pub(super) fn open(folder: &Path, id: StoreId) -> (MarkFile, Option<u64>) {
         let path = folder.join(NAME);
         let mut bytes = [0; LENGTH];
@@ -34,7 +35,11 @@ impl MarkFile {
             .and_then(|file| file.read_exact_at(&mut bytes, 0));
         let key = read.ok().and_then(|()| decode(&bytes, &id));
         let file = None;
-        (MarkFile { path, id, file }, key)
+        let mut mark = MarkFile { path, id, file };
+        if key.is_none() {
+            let _ = mark.write(0);
+        }
+        (mark, key)
     }
 
     /// Notes that every record up to `key` is done with.
@@ -53,7 +58,7 @@ impl MarkFile {
 }
 
 /// Private, through no link, and without waiting where it is a pipe.
-fn options() -> OpenOptions {
+pub(super) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
         .mode(0o600)

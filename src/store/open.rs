@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -13,10 +13,11 @@ use tokio::task::yield_now;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::folder::{name_with_time, sync_folder};
-use crate::limits::{CHECK_ALWAYS_BELOW, CHECK_PAGES_PER_TURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
+use crate::limits::{CHECK_CLEAN_MAX, CHECK_PAGES_PER_TURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
 use crate::store::check::{Check, Salvage, Step, Verdict};
 use crate::store::env;
 use crate::store::lmdb::{DATA_FILE, Lmdb, StoreId};
+use crate::store::mark::options;
 use crate::store::record::{self, StoreName};
 use crate::store::space::{self, Space};
 
@@ -51,14 +52,18 @@ pub async fn open(base: &Path, events: &Events) -> Result<(Lmdb, StoreId)> {
     if !clean {
         flush(&folder)?;
     }
-    let checked = !clean || length <= CHECK_ALWAYS_BELOW;
-    if checked && let Verdict::Damaged(reason) = check(&folder).await? {
+    let limit = if clean {
+        CHECK_CLEAN_MAX
+    } else {
+        Duration::MAX
+    };
+    if let Verdict::Damaged(reason) = check(&folder, limit).await? {
         replace(base, &reason, events).await?;
     }
     match Lmdb::open(&folder) {
-        Err(error @ Error::CannotCreate(_)) if !checked => {
+        Err(error @ Error::CannotCreate(_)) if clean => {
             // The marker promised too much.
-            let Verdict::Damaged(reason) = check(&folder).await? else {
+            let Verdict::Damaged(reason) = check(&folder, Duration::MAX).await? else {
                 return Err(error);
             };
             replace(base, &reason, events).await?;
@@ -91,7 +96,8 @@ pub fn mark_clean(folder: &Path) -> io::Result<()> {
 /// store is used again.
 fn take_marker(folder: &Path) -> bool {
     let marker = folder.join(CLEAN_MARKER);
-    let marked = fs::read_to_string(&marker).ok();
+    let marked = options().read(true).open(&marker).ok();
+    let marked = marked.and_then(|file| io::read_to_string(file).ok());
     let marked: Option<u64> = marked.and_then(|text| text.parse().ok());
     let length = fs::metadata(folder.join(DATA_FILE)).map(|file| file.len());
     fs::remove_file(marker).is_ok() && sync_folder(folder).is_ok() && marked == length.ok()
@@ -100,7 +106,8 @@ fn take_marker(folder: &Path) -> bool {
 /// After a flush that failed, what a read shows is the page cache, not the disk
 /// (spec 4). Whoever was killed then left it to the next agent to find out.
 fn flush(folder: &Path) -> Result<()> {
-    match fs::File::open(folder.join(DATA_FILE)).and_then(|data| data.sync_data()) {
+    let data = options().read(true).open(folder.join(DATA_FILE));
+    match data.and_then(|data| data.sync_data()) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Err(Error::DiskFailed(
             format!("store {}: {error}", folder.display()),
         )),
@@ -109,16 +116,19 @@ fn flush(folder: &Path) -> Result<()> {
     }
 }
 
-async fn check(folder: &Path) -> Result<Verdict> {
+/// Checks the store for so long; what has not been read by then counts as sound.
+async fn check(folder: &Path, limit: Duration) -> Result<Verdict> {
     let Some(mut check) = Check::open(folder)? else {
         return Ok(Verdict::Sound);
     };
-    loop {
-        match check.step(CHECK_PAGES_PER_TURN) {
-            Some(verdict) => return Ok(verdict),
-            None => yield_now().await,
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        if let Some(verdict) = check.step(CHECK_PAGES_PER_TURN) {
+            return Ok(verdict);
         }
+        yield_now().await;
     }
+    Ok(Verdict::Sound)
 }
 
 /// Completes or undoes what a crash interrupted: the new store is complete as
@@ -132,7 +142,7 @@ fn finish_carrying(base: &Path) -> io::Result<()> {
         fs::rename(new, folder)?;
         return sync_folder(base);
     }
-    fs::remove_dir_all(new)
+    fs::remove_dir_all(&new).or_else(|_| fs::remove_file(&new))
 }
 
 /// Sets the damaged store aside whole and puts one in its place that holds what
@@ -144,7 +154,12 @@ async fn replace(base: &Path, reason: &str, events: &Events) -> Result<()> {
         && let Some(space) = Space::of(&file)
     {
         // The new store is no larger than the old one.
-        space.admit(length / 2, 0)?;
+        space.admit(length / 2, 0).map_err(|error| {
+            Error::Full(format!(
+                "the store is damaged ({reason}), and there is no room for a copy of its \
+                 {length} bytes: {error}"
+            ))
+        })?;
     }
     let carried = match carry(&folder, &new).await {
         Ok(carried) => carried,
@@ -215,7 +230,7 @@ async fn carry(from: &Path, to: &Path) -> Result<Carried> {
             }
         }
         let old_name = salvage.store_id().map(|id| StoreName::new(&id));
-        lmdb.write(|lmdb, txn| {
+        lmdb.write(bytes as u64, |lmdb, txn| {
             group.iter().try_for_each(|(key, value)| {
                 match (record::decode(*key, value.clone()), &old_name) {
                     (Some(mut record), Some(name)) => {

@@ -7,9 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::limits::{
-    RESERVE_MAX, RESERVE_MIN, RESERVE_SHARE, RESERVE_SHARE_MAX, ROOM_STEP, ROOM_TRIED,
-};
+use crate::limits::{RESERVE_MAX, RESERVE_MIN, RESERVE_SHARE, RESERVE_SHARE_MAX, ROOM_STEP};
 
 /// A file that is gone again at once, in the store's folder.
 const TRIAL_NAME: &str = "room";
@@ -72,28 +70,28 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// Finds out whether a file of `length` bytes in `folder` could grow by what the
-/// largest commit takes: no figure of the system tells of every quota and limit.
+/// Finds out whether a file of `length` bytes in `folder` could grow by `room`
+/// bytes: no figure of the system tells of every quota and limit.
 ///
 /// # Errors
 /// Those of the file system, [`is_full`] among them.
-pub fn try_room(folder: &Path, length: u64) -> io::Result<()> {
+pub fn try_room(folder: &Path, length: u64, room: u64) -> io::Result<()> {
     let path = folder.join(TRIAL_NAME);
-    let tried = write_at_end(&path, length);
+    let tried = write_at_end(&path, length, room);
     let _ = fs::remove_file(&path);
     tried
 }
 
-fn write_at_end(path: &Path, length: u64) -> io::Result<()> {
+fn write_at_end(path: &Path, length: u64, room: u64) -> io::Result<()> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .open(path)?;
     let block = [0; ROOM_STEP];
-    (0..ROOM_TRIED)
+    (0..room)
         .step_by(ROOM_STEP)
-        .try_for_each(|at| file.write_all_at(&block, length + at as u64))
+        .try_for_each(|at| file.write_all_at(&block, length + at))
 }
 
 #[cfg(test)]

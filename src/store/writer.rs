@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::folder::Folder;
-use crate::limits::FULL_RETRY;
+use crate::limits::{DELETES_MAX, FULL_RETRY};
 use crate::store::group::{Group, Insert};
 use crate::store::lmdb::Lmdb;
 use crate::store::opened::OpenStore;
@@ -259,8 +259,13 @@ impl Writer {
         let marks = *self.shared.marks();
         let wanted = !group.inserts.is_empty() || !group.flushes.is_empty() || closing;
         if wanted && (marks.count > 0 || !group.inserts.is_empty()) {
-            self.write(&mut store.lmdb, &mut group, marks)?;
+            let mut written = self.write(&mut store.lmdb, &mut group)?;
             store.lmdb.return_pages();
+            // More than a part of them where the disk had no room for deletes.
+            while written && self.shared.marks().count > 0 {
+                written = self.write(&mut store.lmdb, &mut Group::default())?;
+                store.lmdb.return_pages();
+            }
         }
         if !store.lmdb.is_stuck() {
             self.publish(store.lmdb.count()?);
@@ -283,12 +288,31 @@ impl Writer {
         lmdb.make_room(bytes)
     }
 
+    /// What one commit deletes of that which is marked.
+    fn part(&self, lmdb: &Lmdb) -> Result<Marks> {
+        let marks = *self.shared.marks();
+        if marks.count <= DELETES_MAX as u64 {
+            return Ok(marks);
+        }
+        Ok(Marks {
+            through: lmdb.key_of_first(DELETES_MAX, marks.through)?,
+            count: DELETES_MAX as u64,
+        })
+    }
+
     /// Writes the group. Where there is no room for its records, they are turned
-    /// away, and the deletes that came along are made alone.
-    fn write(&mut self, lmdb: &mut Lmdb, group: &mut Group, marks: Marks) -> Result<()> {
+    /// away, and the deletes that came along are made alone; false where there is no
+    /// room even for those.
+    fn write(&mut self, lmdb: &mut Lmdb, group: &mut Group) -> Result<bool> {
+        let marks = self.part(lmdb)?;
         loop {
             let mut last_key = self.last_key;
-            let result = lmdb.write(|lmdb, txn| {
+            let bytes = if group.inserts.is_empty() {
+                0
+            } else {
+                group.bytes
+            };
+            let result = lmdb.write(bytes as u64, |lmdb, txn| {
                 last_key = self.last_key;
                 for Insert { record, .. } in &group.inserts {
                     last_key = record::next_key(last_key, unix_nanos())
@@ -304,13 +328,13 @@ impl Writer {
                 Ok(()) => {
                     self.last_key = last_key;
                     self.shared.marks().count -= marks.count;
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(full @ Error::Full(_)) => {
                     let alone = group.inserts.is_empty() || marks.count == 0;
                     self.turn_away(group, &full);
                     if alone || lmdb.is_stuck() {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
                 Err(error) => {

@@ -4,6 +4,9 @@
 
 mod clock;
 mod disk;
+#[allow(dead_code)] // the tests of full disks use all of it
+#[path = "../disk_full/small.rs"]
+mod small;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use disk::Disk;
 use rustix::process::Signal;
+use small::{Kind, SmallDisk};
 use support::agent::Agent;
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
@@ -150,6 +154,28 @@ fn a_disk_that_fails_ends_the_agent_without_an_ack_or_a_loss() {
         delivered.sort_unstable();
         assert_eq!(delivered, (0..20).collect::<Vec<_>>(), "{call}");
     });
+}
+
+/// A disk with little room is not taken for a full one.
+#[test]
+fn a_disk_that_fails_with_little_room_is_no_full_one() {
+    let Some(small) = SmallDisk::with_mebibytes(Kind::Ext4, 64) else {
+        println!("NOT TESTED: a file system cannot be mounted here (needs root)");
+        return;
+    };
+    let server = MainServer::new_down();
+    let disk = Disk::new();
+    let mut agent = disk.under(small.agent(&server)).spawn();
+    agent.wait_answering();
+    let left = 7 << 20;
+    small.fill_bytes(usize::try_from(small.available() - left).expect("small"));
+    expect_acks(&agent, 0..20);
+    disk.plan("flush", DATA, EIO);
+    for answer in send(&agent, 100..104) {
+        let status = answer.expect_err("an ack from a disk that fails");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    }
+    agent.expect_exit(74, DEADLINE);
 }
 
 #[test]

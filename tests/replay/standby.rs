@@ -21,7 +21,7 @@ fn a_clock_that_stepped_back_between_two_stores_hides_no_record() {
         ..StoredRecord::default()
     };
     store
-        .write(|store, txn| store.append(txn, ahead, &record))
+        .write(0, |store, txn| store.append(txn, ahead, &record))
         .expect("a record");
     drop(store);
 
