@@ -230,7 +230,7 @@ impl Client {
         let mut request = self.request(path, delivery)?;
         if let Some(mut connection) = self.take_kept().await {
             match connection.send(request, self.timeouts.answer).await {
-                Ok(received) => return Ok(self.keep(connection, received)),
+                Ok(received) => return Ok(self.keep(connection, received, delivery)),
                 // The server closed it while it was idle.
                 Err(broken) if broken.unanswered => request = self.request(path, delivery)?,
                 Err(broken) => return Err(Failure::Unreachable(broken.why)),
@@ -238,7 +238,7 @@ impl Client {
         }
         let mut connection = self.open().await.map_err(Failure::Unreachable)?;
         match connection.send(request, self.timeouts.answer).await {
-            Ok(received) => Ok(self.keep(connection, received)),
+            Ok(received) => Ok(self.keep(connection, received, delivery)),
             Err(broken) => Err(Failure::Unreachable(broken.why)),
         }
     }
@@ -255,8 +255,18 @@ impl Client {
         connection.is_ready().await.then_some(connection)
     }
 
-    fn keep(&mut self, connection: Connection, received: Received) -> Received {
-        if received.whole {
+    /// Keeps the connection for the next request. Not after a record that was not
+    /// taken: there are servers that turn one away without having read it, and then
+    /// take the rest of it for the next request, which they refuse (Python's
+    /// `http.server` leaves that to its user).
+    fn keep(
+        &mut self,
+        connection: Connection,
+        received: Received,
+        delivery: Option<Delivery<'_>>,
+    ) -> Received {
+        let taken = delivery.is_none() || (200..300).contains(&received.status);
+        if received.whole && taken {
             self.kept = Some(connection);
         }
         received

@@ -17,21 +17,17 @@ pub(super) async fn open(
     proxy: &Proxy,
     target: &Authority,
 ) -> Result<Stream, String> {
-    let broken = |error: std::io::Error| format!("no tunnel: {error}");
     let request = request(proxy, target);
     stream.write_all(&request).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
-    let mut head = Vec::with_capacity(1024);
-    // A line may end without its CR (RFC 9112, 2.2).
-    while !(head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n")) {
-        // No byte more: what follows is not the proxy's.
-        let byte = stream.read_u8().await.map_err(broken)?;
-        head.push(byte);
-        if head.len() == TUNNEL_ANSWER_MAX {
-            return Err("no tunnel: its answer to CONNECT is too long".into());
+    let status = loop {
+        match status(&head(&mut stream).await?) {
+            // Not the answer yet (RFC 9110, 15.2).
+            Some(100..=199) => {}
+            status => break status,
         }
-    }
-    match status(&head) {
+    };
+    match status {
         Some(200..=299) => Ok(stream),
         Some(status @ (401 | 407)) => {
             Err(format!("no tunnel: it wants other credentials ({status})"))
@@ -39,6 +35,24 @@ pub(super) async fn open(
         Some(status) => Err(format!("no tunnel: it answered {status}")),
         None => Err("no tunnel: it does not speak HTTP".into()),
     }
+}
+
+/// Status line and headers of an answer, and no byte more: what follows is not the
+/// proxy's.
+async fn head(stream: &mut Stream) -> Result<Vec<u8>, String> {
+    let mut head = Vec::with_capacity(1024);
+    // A line may end without its CR (RFC 9112, 2.2).
+    while !(head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n")) {
+        head.push(stream.read_u8().await.map_err(broken)?);
+        if head.len() == TUNNEL_ANSWER_MAX {
+            return Err("no tunnel: its answer to CONNECT is too long".into());
+        }
+    }
+    Ok(head)
+}
+
+fn broken(error: std::io::Error) -> String {
+    format!("no tunnel: {error}")
 }
 
 fn request(proxy: &Proxy, target: &Authority) -> Vec<u8> {

@@ -3,6 +3,8 @@
 
 use std::thread::scope;
 
+use serde_json::json;
+
 use crate::nginx::Nginx;
 use crate::python::Python;
 use crate::stage::{Stage, connections, plain};
@@ -100,4 +102,16 @@ fn servers_that_close_after_each_answer_get_each_record_once() {
             });
         }
     });
+}
+
+/// What is left of the body stands in front of the next request, and the server
+/// answers for both.
+#[test]
+fn a_server_that_turns_records_away_unread_has_none_of_them_set_aside() {
+    let mut stage = Stage::new();
+    let _server = Python::http_server_turning_away(&stage, "HTTP/1.1", 4);
+    let records = (0..5).map(|n| json!({ "n": n, "text": "with spaces in it" }));
+    stage.store(&records.collect::<Vec<_>>());
+    stage.finish(5, 0);
+    assert_eq!(stage.seen().len(), 5, "each once");
 }

@@ -1,6 +1,9 @@
 """The main server on Python's http.server, and what a server may get wrong.
 
-usage: plain.py PORT PROTOCOL
+usage: plain.py PORT PROTOCOL [UNREAD]
+
+So many POSTs at first are turned away without being read, as a handler does that
+looks at the headers alone.
 """
 
 import sys
@@ -51,11 +54,18 @@ CLOSING = {
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = sys.argv[2]
+    unread = int(sys.argv[3]) if len(sys.argv) > 3 else 0
 
     def do_GET(self):
         self.answer()
 
     def do_POST(self):
+        if Handler.unread > 0:
+            Handler.unread -= 1
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         key = self.headers["Idempotency-Key"]
         wanted = wish(*take(body, key, self.client_address[1]))

@@ -56,9 +56,14 @@ impl Python {
 
     /// http.server on the agent's port, speaking `protocol`.
     pub fn http_server(stage: &Stage, protocol: &str) -> Python {
+        Python::http_server_turning_away(stage, protocol, 0)
+    }
+
+    /// The same, but so many POSTs are turned away unread at first.
+    pub fn http_server_turning_away(stage: &Stage, protocol: &str, unread: u32) -> Python {
         let mut command = python(stage);
         command.arg(Path::new(scripts()).join("plain.py"));
-        command.args([&stage.port.to_string(), protocol]);
+        command.args([&stage.port.to_string(), protocol, &unread.to_string()]);
         start(stage, command, || is_listening(stage))
     }
 
