@@ -113,14 +113,50 @@ fn readable_part(raw: &Bytes) -> StoredRecord {
     }
 }
 
-/// `text` with the secrets masked, should the server have quoted one, also as JSON
-/// may write it. A text that reaches `limit` bytes was cut there, maybe in the
+/// The ways in which a server may write `secret`: as it is, in a JSON string, in one
+/// of an encoder that also escapes what HTML knows, and in a URL.
+fn spellings(secret: &str) -> Vec<String> {
+    let spelled = |spell: &dyn Fn(char) -> String| secret.chars().map(spell).collect::<String>();
+    let json = |special: &'static str, upper: bool| {
+        spelled(&|c| match c {
+            '"' | '\\' if !special.contains(c) => format!("\\{c}"),
+            '/' if special.is_empty() => "\\/".to_owned(),
+            _ if special.contains(c) && upper => format!("\\u{:04X}", u32::from(c)),
+            _ if special.contains(c) => format!("\\u{:04x}", u32::from(c)),
+            _ => c.to_string(),
+        })
+    };
+    let url = |upper: bool| {
+        spelled(&|c| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '.' | '_' | '~' => c.to_string(),
+            _ => c
+                .encode_utf8(&mut [0; 4])
+                .bytes()
+                .fold(String::new(), |text, byte| match upper {
+                    true => format!("{text}%{byte:02X}"),
+                    false => format!("{text}%{byte:02x}"),
+                }),
+        })
+    };
+    vec![
+        secret.to_owned(),
+        // PHP's, which escapes the slash, Go's, .NET's.
+        json("", false),
+        json("&<>", false),
+        json("&<>'+`\"", true),
+        url(true),
+        url(false),
+    ]
+}
+
+/// `text` with the secrets masked, should the server have quoted one, in whichever
+/// of its spellings. A text that reaches `limit` bytes was cut there, maybe in the
 /// middle of one.
 pub(super) fn without(text: &str, secrets: &[String], limit: usize) -> String {
     let cut = text.len() + LONGEST_CHAR > limit;
     let mut masked = text.to_owned();
     let secrets = secrets.iter().filter(|secret| !secret.is_empty());
-    for secret in secrets.flat_map(|secret| [secret.clone(), secret.replace('/', "\\/")]) {
+    for secret in secrets.flat_map(|secret| spellings(secret)) {
         masked = masked.replace(&secret, MASK);
         let quoted = secret
             .char_indices()
@@ -180,13 +216,18 @@ mod tests {
 
     #[test]
     fn a_secret_is_masked_whole_and_where_the_text_was_cut_in_it() {
-        let secrets = ["", "kéy-123", "p/w"].map(str::to_owned);
+        let secrets = ["", "kéy-123", "p/w", r#"a"b\c/d"#, "X&y+z"].map(str::to_owned);
         for (text, limit, expected) in [
             ("no key", 100, "no key"),
             ("a kéy-123, kéy-123", 100, "a ***, ***"),
             ("a kéy-1", 100, "a kéy-1"),
             ("p/w and p\\/w of kéy-123", 100, "*** and *** of ***"),
             ("a p\\/", 5, "a ***"),
+            (r#""a\"b\\c/d" "#, 100, "\"***\" "),
+            (r#""a\"b\\c\/d" "#, 100, "\"***\" "),
+            (r"X\u0026y+z and X\u0026y\u002Bz", 100, "*** and ***"),
+            ("/login?key=X%26y%2Bz&b", 100, "/login?key=***&b"),
+            ("/login?key=X%26y%2bz&b", 100, "/login?key=***&b"),
             ("a kéy-1", 8, "a ***"),
             ("a ké", 5, "a ***"),
             ("a k", 6, "a ***"),
