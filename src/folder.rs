@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::error::{Error, Result};
 use crate::events::rfc3339;
@@ -122,7 +122,11 @@ impl Folder {
     /// the place of this one; the flag is a hint and no reason to stop.
     pub fn raise_flag(&self) -> io::Result<()> {
         self.check_in_place()?;
-        create_private(&self.path.join(STATUS_FLAG), false).map(drop)
+        let path = self.path.join(STATUS_FLAG);
+        create_private(&path).map(drop).map_err(|error| {
+            let why = format!("{}: {error}; remove what is there", path.display());
+            io::Error::new(error.kind(), why)
+        })
     }
 
     /// Takes the flag down; that it is not there is fine.
@@ -160,12 +164,25 @@ impl Folder {
         sessions.sort_unstable();
         let old = sessions.len().saturating_sub(SESSIONS_KEPT - 1);
         for session in sessions.into_iter().take(old) {
-            let set_aside = fs::metadata(session.join(FAILURE_LOG));
-            if set_aside.map_or(true, |file| file.len() == 0) {
+            if holds_logs_alone(&session) {
                 let _ = fs::remove_dir_all(session);
             }
         }
     }
+}
+
+/// Whether nothing is lost with a session's folder: no record set aside, none that
+/// failed its checksum, none that an operator keeps there to be sent again.
+fn holds_logs_alone(session: &Path) -> bool {
+    let is_log = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        let name = entry.file_name();
+        let empty = name == FAILURE_LOG && entry.metadata()?.len() == 0;
+        Ok(empty || name == AGENT_LOG || name == SUCCESS_LOG)
+    };
+    let looked: io::Result<Vec<bool>> =
+        fs::read_dir(session).and_then(|entries| entries.map(is_log).collect());
+    looked.is_ok_and(|logs| logs.into_iter().all(|is_log| is_log))
 }
 
 /// One run's folder of logs. It is made when a log is opened, so that a disk
@@ -228,11 +245,23 @@ impl Session {
         sync_folder(&self.path)
     }
 
+    /// Opens a file of the session, and neither by its own name nor by the folder's
+    /// one that another user's link leads to.
     fn log(&self, name: &str) -> io::Result<File> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => create_private(&self.path.join(name), true),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
         }
+        let folder = OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, &self.path, folder, Mode::empty())?;
+        let flags = OFlags::WRONLY
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::CLOEXEC;
+        let file = openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(file.into())
     }
 }
 
@@ -261,10 +290,9 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Opens a file for writing, 0600, without following a link that another user
 /// could have placed (spec 7).
-fn create_private(path: &Path, append: bool) -> io::Result<File> {
+fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
-        .append(append)
         .create(true)
         .mode(0o600)
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)

@@ -110,3 +110,23 @@ fn a_log_that_was_removed_is_begun_anew() {
         std::fs::remove_file(log).expect("remove the log");
     }
 }
+
+/// Whoever may write to the folder could have put it there.
+#[test]
+fn a_link_in_place_of_the_sessions_folder_is_not_followed() {
+    let mut stage = Stage::new(MainServer::new_down());
+    on_try(&stage.server, |_| Answer::status(422));
+    stage.store(&texts(["bad"]));
+    let elsewhere = crate::support::temp_folder();
+    let place = session(&stage);
+    let moved = elsewhere.path().join("session");
+    std::fs::rename(&place, &moved).expect("move the session");
+    let victim = elsewhere.path().join("victim");
+    std::fs::create_dir(&victim).expect("a folder");
+    std::os::unix::fs::symlink(&victim, &place).expect("a link");
+    stage.server.up();
+    stage.agent.wait_event("set_aside_failed", DEADLINE);
+    assert_eq!(std::fs::read_dir(&victim).expect("the folder").count(), 0);
+    std::fs::remove_file(&place).expect("remove the link");
+    stage.until("a line", |stage| !stage.set_aside().is_empty());
+}
