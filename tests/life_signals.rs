@@ -315,3 +315,22 @@ fn a_name_that_is_being_resolved_holds_nobody() {
     });
     leave(&mut agent, Signal::TERM);
 }
+
+/// As a thread does that starts the agent and has blocked them for itself.
+#[test]
+fn signals_that_were_blocked_before_the_start_are_heard() {
+    let server = MainServer::new_down();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let folder = temp_folder();
+        let mut command = Command::new("env");
+        command
+            .arg("--block-signal=TERM,INT,HUP")
+            .arg(env!("CARGO_BIN_EXE_echopost"));
+        let mut agent = Agent::from_command(command, folder.path())
+            .health_url(&server.url())
+            .spawn();
+        agent.wait_answering();
+        send(&agent.socket(), "1");
+        leave(&mut agent, signal);
+    }
+}

@@ -7,8 +7,10 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
@@ -206,6 +208,9 @@ fn the_newest_ten_sessions_stay_and_those_with_records_set_aside() {
     let failure_log = |day| folder.path().join(name(day)).join("agent-failure.log");
     fs::write(failure_log(2), "{}\n").expect("a record set aside");
     fs::write(failure_log(3), "").expect("none set aside");
+    let beside = |day, file: &str| folder.path().join(name(day)).join(file);
+    fs::write(beside(4, "agent-failure.log.failed"), "{}\n").expect("one to be mended");
+    fs::write(beside(5, "damaged-7"), "?").expect("a damaged record");
     fs::write(folder.path().join("session-notes"), "a file").expect("a file");
     fs::create_dir(folder.path().join("pebble")).expect("a folder");
     fs::write(folder.path().join("pebble/000001.log"), "go").expect("a file");
@@ -214,11 +219,11 @@ fn the_newest_ten_sessions_stay_and_those_with_records_set_aside() {
         .spawn();
     let note = agent.wait_event("go_store_found", DEADLINE);
     assert!(note["note"].as_str().expect("text").contains("Go agent"));
-    // Nine old ones beside its own, and the second.
+    // Nine old ones beside its own, and those that hold records.
     let kept = |day| folder.path().join(name(day)).exists();
     wait::until(DEADLINE, "the old ones gone", || !kept(6));
     for day in 1..=15 {
-        assert_eq!(kept(day), day == 2 || day >= 7, "{day}");
+        assert_eq!(kept(day), matches!(day, 2 | 4 | 5 | 7..), "{day}");
     }
     assert!(folder.path().join("session-notes").is_file());
     assert_eq!(
@@ -329,4 +334,50 @@ fn a_lock_that_nobody_serves_behind_is_waited_for_and_then_refused() {
     lock.unlock().expect("unlock");
     agent.wait_socket();
     send(&agent.socket(), "1");
+}
+
+#[test]
+fn a_limit_of_open_files_that_lets_nobody_in_is_said_at_the_start() {
+    let server = MainServer::new_down();
+    for (limit, code) in [("20", Some(73)), ("26", None)] {
+        let folder = temp_folder();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -n \"$0\" && exec \"$@\"", limit])
+            .arg(env!("CARGO_BIN_EXE_echopost"));
+        let mut agent = Agent::from_command(command, folder.path())
+            .health_url(&server.url())
+            .spawn();
+        if let Some(code) = code {
+            agent.expect_exit(code, DEADLINE);
+            assert!(
+                agent.stderr().contains("26 are needed"),
+                "{}",
+                agent.stderr()
+            );
+            continue;
+        }
+        agent.wait_answering();
+        send(&agent.socket(), "1");
+    }
+}
+
+/// Its lock and its socket outlive a killed agent by a moment.
+#[test]
+fn the_next_agent_does_not_take_one_that_was_killed_for_living() {
+    let server = MainServer::new_down();
+    for signal in [Signal::KILL, Signal::TERM] {
+        for _ in 0..5 {
+            let folder = temp_folder();
+            let agent = || Agent::builder(folder.path()).health_url(&server.url());
+            let mut first = agent().spawn();
+            first.wait_answering();
+            first.signal(signal);
+            let mut second = agent().spawn();
+            first.wait_exit(DEADLINE);
+            second.wait_event("agent_started", DEADLINE);
+            second.wait_answering();
+            send(&second.socket(), "1");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::events::Events;
 use crate::folder::Folder;
 use crate::ingest::activity::Activity;
 use crate::ingest::doorway::Doorway;
+use crate::lifecycle::process;
 use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET, LEAVE_SETTLE};
 use crate::replay::backoff::Probes;
 use crate::replay::dice::random;
@@ -59,6 +60,8 @@ impl Life {
                 // One from a crash, too.
                 self.folder.lower_flag();
                 self.events.emit("standby", &[]);
+                // What the outage needed, it may be long before the next.
+                process::give_back();
                 self.store.wait_for(|status| status.count > 0).await;
             }
             self.outage().await?;

@@ -51,6 +51,7 @@ pub fn run(config: Config) -> Result<()> {
         events.emit("another_agent_serves", &[]);
         return Ok(());
     }
+    process::check_descriptors()?;
     let entrance = start::open_entrance(&folder, passed)?;
     // As a task: to wake what block_on itself runs costs a look at the sockets.
     let life = runtime.spawn(serve(config, folder, events, start, entrance, signals));

@@ -5,8 +5,10 @@ use std::fs;
 use rustix::fs::Mode;
 #[cfg(target_os = "linux")]
 use rustix::mm::{Advice, madvise};
-use rustix::process::{Resource, Rlimit, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
+use crate::error::{Error, Result};
+use crate::limits::DESCRIPTORS_RESERVED;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use crate::limits::{HEAP_IN_HAND, LARGE_ALLOCATION};
 
@@ -24,6 +26,20 @@ pub fn harden() {
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
+}
+
+/// Makes sure that at least one client can be connected.
+///
+/// # Errors
+/// [`Error::CannotCreate`] with the figures.
+pub fn check_descriptors() -> Result<()> {
+    let needed = DESCRIPTORS_RESERVED as u64 + 1;
+    match getrlimit(Resource::Nofile).current {
+        Some(allowed) if allowed < needed => Err(Error::CannotCreate(format!(
+            "the limit of {allowed} open files is too low: {needed} are needed (ulimit -n)"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -56,10 +56,25 @@ fn handle() -> io::Result<Signals> {
         flag::register_usize(signal.as_raw(), Arc::clone(&last), index)?;
         pipe::register(signal.as_raw(), tell.try_clone()?)?;
     }
+    unblock();
     // Handled, it does not end the process: a write beyond RLIMIT_FSIZE then fails
     // with EFBIG, like one on a full disk.
     let ignored = Arc::new(AtomicBool::new(false));
     flag::register(Signal::XFSZ.as_raw(), ignored)?;
     let came = UnixStream::from_std(came)?;
     Ok(Signals { came, last })
+}
+
+/// A thread that blocks signals leaves them blocked for what it starts (execve(2)).
+fn unblock() {
+    // SAFETY: sigemptyset(3) makes the set that was zeroed before, and the others
+    // read it; this thread is the only one.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for (signal, _) in NAMES {
+            libc::sigaddset(&raw mut set, signal.as_raw());
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
 }

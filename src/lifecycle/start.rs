@@ -9,22 +9,27 @@ use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::ingest::doorway::Entrance;
 use crate::ingest::socket::{self, Socket};
-use crate::limits::{LOCK_POLL, LOCK_WAIT};
+use crate::limits::{ANSWER_AGAIN, LOCK_POLL, LOCK_WAIT};
 
 /// Takes the instance lock, waiting for an agent that is just leaving. False:
-/// another agent serves this folder. That its socket answers says so at once,
-/// unless that is the one which was `passed`: it answers whoever serves it.
+/// another agent serves this folder. That its socket answers says so, unless that is
+/// the one which was `passed`: it answers whoever serves it. One that was killed, or
+/// has been told to stop, answers for a moment yet: it is asked twice.
 ///
 /// # Errors
 /// [`Error::CannotCreate`] when the folder stays locked and nobody answers.
 pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
     let deadline = Instant::now() + LOCK_WAIT;
+    let mut answered: Option<Instant> = None;
     loop {
         if folder.try_lock()? {
             return Ok(true);
         }
-        if !passed && socket::answers(folder.path()) {
-            return Ok(false);
+        match answered {
+            Some(first) if first.elapsed() < ANSWER_AGAIN => {}
+            _ if passed || !socket::answers(folder.path()) => answered = None,
+            Some(_) => return Ok(false),
+            None => answered = Some(Instant::now()),
         }
         if Instant::now() >= deadline {
             if passed {
@@ -82,8 +87,15 @@ pub fn open_entrance(
         }
         Err(error) => {
             let path = socket::path_in(folder.path());
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => format!(
+                    "; user {} must be able to write to the folder",
+                    rustix::process::geteuid().as_raw()
+                ),
+                _ => String::new(),
+            };
             Err(Error::CannotCreate(format!(
-                "socket {}: {error}",
+                "socket {}: {error}{remedy}",
                 path.display()
             )))
         }
