@@ -193,7 +193,8 @@ pub const SOCKET_POLL: Duration = Duration::from_millis(500);
 pub const LARGE_ALLOCATION: i32 = 32 * KIB as i32;
 /// Bytes by which the heap grows beyond what is asked for.
 pub const HEAP_IN_HAND: i32 = 16 * KIB as i32;
-/// The start is over by then: what it needed is given back to the kernel.
+/// The start, or an outage before a standby, is over by then: what it needed is given
+/// back to the kernel.
 pub const START_OVER: Duration = Duration::from_secs(1);
 /// Session folders that stay.
 pub const SESSIONS_KEPT: usize = 10;

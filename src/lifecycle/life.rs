@@ -11,7 +11,7 @@ use crate::folder::Folder;
 use crate::ingest::activity::Activity;
 use crate::ingest::doorway::Doorway;
 use crate::lifecycle::process;
-use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET, LEAVE_SETTLE};
+use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET, LEAVE_SETTLE, START_OVER};
 use crate::replay::backoff::Probes;
 use crate::replay::dice::random;
 use crate::replay::http::Probe;
@@ -60,15 +60,24 @@ impl Life {
                 // One from a crash, too.
                 self.folder.lower_flag();
                 self.events.emit("standby", &[]);
-                // What the outage needed, it may be long before the next.
-                process::give_back();
-                self.store.wait_for(|status| status.count > 0).await;
+                self.rest().await;
             }
             self.outage().await?;
             if !self.standby {
                 return Ok(());
             }
             asleep = true;
+        }
+    }
+
+    /// Waits for a record, and holds on to nothing that an outage has needed: it may
+    /// be long before the next.
+    async fn rest(&mut self) {
+        self.replayer.disconnect();
+        let record = self.store.wait_for(|status| status.count > 0);
+        if timeout(START_OVER, record).await.is_err() {
+            process::give_back();
+            self.store.wait_for(|status| status.count > 0).await;
         }
     }
 

@@ -128,6 +128,11 @@ impl Client {
         }
     }
 
+    /// Closes the kept connection, if there is one.
+    pub fn disconnect(&mut self) {
+        self.kept = None;
+    }
+
     /// Sends a record: `POST <prefix>/log`.
     ///
     /// # Errors

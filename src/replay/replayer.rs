@@ -93,6 +93,11 @@ impl Replayer {
         self.client.probe().await
     }
 
+    /// Closes the connection to the server, if there is one.
+    pub fn disconnect(&mut self) {
+        self.client.disconnect();
+    }
+
     /// Deletes what is done with.
     pub async fn flush(&mut self) {
         self.done.flush().await;
