@@ -258,7 +258,7 @@ pub const REFUSALS_TRUSTED: u32 = 16;
 pub const NOTE_RECORDS_MAX: usize = 64;
 /// Delivered records that may wait for their delete: the pages that it reads and
 /// writes count as the agent's memory.
-pub const DELETE_RECORDS_MAX: usize = 512;
+pub const DELETE_RECORDS_MAX: usize = 256;
 /// How long a delivered record may wait for its delete: what a power cut has sent
 /// again.
 pub const DELETE_DELAY_MAX: Duration = Duration::from_millis(250);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::budget::is_gated;
+
 /// The groups of the report, in the table's order.
 const GROUPS: [&str; 5] = ["size", "memory", "process", "start", "speed"];
 
@@ -122,6 +124,22 @@ impl Report {
     pub fn flavour(&mut self, name: &str) -> &mut Flavour {
         self.flavours.entry(name.to_owned()).or_default()
     }
+
+    /// Of each gated figure the smaller one of two measurements.
+    pub fn keep_smaller(&mut self, again: &Report) {
+        for (name, flavour) in &mut self.flavours {
+            let again = again.flavours.get(name);
+            let gated = flavour.figures.iter_mut();
+            for figure in gated.filter(|figure| is_gated(&figure.name)) {
+                let other = again.and_then(|again| again.figure(&figure.name)?.value);
+                if let Some((one, other)) = figure.value.zip(other)
+                    && other.median < one.median
+                {
+                    figure.value = Some(other);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +161,17 @@ mod tests {
         for (samples, median) in table {
             assert_eq!(Value::of(samples).map(|v| v.median), median, "{samples:?}");
         }
+        let report = |values: [Option<f64>; 3]| {
+            let mut report = Report::default();
+            let names = ["memory/a", "memory/b", "speed/c"];
+            let figures = names.into_iter().zip(values);
+            let figures = figures.map(|(name, value)| Figure::once(name, Unit::Kib, value));
+            report.flavour("default").extend(figures);
+            report
+        };
+        let mut kept = report([Some(9.0), Some(1.0), Some(9.0)]);
+        kept.keep_smaller(&report([Some(8.0), None, Some(1.0)]));
+        assert_eq!(kept, report([Some(8.0), Some(1.0), Some(9.0)]));
         let value = Value::of(&[Some(9.0), Some(1.0), Some(2.0)]).unwrap();
         assert_eq!((value.low, value.high, value.samples), (1.0, 9.0, 3));
     }
