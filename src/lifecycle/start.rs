@@ -31,7 +31,7 @@ pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
             Some(_) => return Ok(false),
             None => answered = Some(Instant::now()),
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline && answered.is_none() {
             if passed {
                 return Ok(false);
             }

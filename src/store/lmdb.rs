@@ -274,7 +274,16 @@ impl Lmdb {
     pub fn count_through(&self, key: u64) -> Result<u64> {
         let txn = self.env.read_txn().map_err(failed)?;
         let range = self.records.range(&txn, &(..=key)).map_err(failed)?;
-        range.map(|item| item.map(|_| 1).map_err(failed)).sum()
+        let mut count = 0;
+        for item in range {
+            item.map_err(failed)?;
+            count += 1;
+            // Many, where a disk had no room for deletes.
+            if count % BATCH_RECORDS_MAX as u64 == 0 {
+                self.return_pages();
+            }
+        }
+        Ok(count)
     }
 
     /// The key of record number `count`, from 1 on, or `key` where that comes first.
