@@ -15,6 +15,7 @@ use certs::{Authority, GOOD, Versions};
 use front::{Front, Handshake, Manner};
 use rustls::ProtocolVersion::{TLSv1_2, TLSv1_3};
 use stage::{DEADLINE, Stage, texts};
+use support::agent::session_file;
 use support::server::MainServer;
 
 /// An agent that trusts `authority`, with a TLS server in front of its own.
@@ -177,6 +178,11 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
         });
         stage.store(&texts(["first"]));
         stage.wait_for("\"first\"");
+        // Its answer has arrived, too: the connection is idle.
+        stage.until("delivery", |stage| {
+            let log = session_file(stage.folder.path(), "agent-success.log");
+            log.is_some_and(|log| !log.is_empty())
+        });
         // The server closes an idle connection: reopened without a back-off.
         front.cut();
         stage.store(&texts(["second"]));
