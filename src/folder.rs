@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 use crate::events::rfc3339;
@@ -123,7 +123,7 @@ impl Folder {
     pub fn raise_flag(&self) -> io::Result<()> {
         self.check_in_place()?;
         let path = self.path.join(STATUS_FLAG);
-        create_private(&path).map(drop).map_err(|error| {
+        create_private(&path, false).map(drop).map_err(|error| {
             let why = format!("{}: {error}; remove what is there", path.display());
             io::Error::new(error.kind(), why)
         })
@@ -245,23 +245,18 @@ impl Session {
         sync_folder(&self.path)
     }
 
-    /// Opens a file of the session, and neither by its own name nor by the folder's
-    /// one that another user's link leads to.
+    /// Opens a file of the session, and not where a link leads that another user has
+    /// put in the folder's place.
     fn log(&self, name: &str) -> io::Result<File> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let folder = OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(CWD, &self.path, folder, Mode::empty())?;
-        let flags = OFlags::WRONLY
-            | OFlags::APPEND
-            | OFlags::CREATE
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::CLOEXEC;
-        let file = openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(file.into())
+        if !fs::symlink_metadata(&self.path)?.is_dir() {
+            let why = format!("{} is no folder", self.path.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+        }
+        create_private(&self.path.join(name), true)
     }
 }
 
@@ -290,9 +285,10 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Opens a file for writing, 0600, without following a link that another user
 /// could have placed (spec 7).
-fn create_private(path: &Path) -> io::Result<File> {
+fn create_private(path: &Path, append: bool) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
+        .append(append)
         .create(true)
         .mode(0o600)
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)

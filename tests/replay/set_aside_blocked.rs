@@ -128,5 +128,8 @@ fn a_link_in_place_of_the_sessions_folder_is_not_followed() {
     stage.agent.wait_event("set_aside_failed", DEADLINE);
     assert_eq!(std::fs::read_dir(&victim).expect("the folder").count(), 0);
     std::fs::remove_file(&place).expect("remove the link");
-    stage.until("a line", |stage| !stage.set_aside().is_empty());
+    let log = place.join("agent-failure.log");
+    stage.until("a line", |_| {
+        std::fs::read(&log).is_ok_and(|log| log.ends_with(b"\n"))
+    });
 }
