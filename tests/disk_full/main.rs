@@ -31,6 +31,16 @@ fn side_by_side<T: Sync>(cases: &[T], test: impl Fn(&T) + Sync) {
     });
 }
 
+/// An agent on a small disk, whose main server is down; None where no disk can be
+/// mounted.
+fn start(kind: Kind) -> Option<(SmallDisk, MainServer, Agent)> {
+    let disk = SmallDisk::new(kind)?;
+    let server = MainServer::new_down();
+    let mut agent = disk.agent(&server).spawn();
+    agent.wait_answering();
+    Some((disk, server, agent))
+}
+
 fn send(agent: &Agent, number: usize, bytes: usize) -> Result<(), Status> {
     let json = format!("[{number},\"{}\"]", "x".repeat(bytes));
     block_on(Sender::keeping(&agent.socket()).send(&json, &[], "")).map(drop)
@@ -74,12 +84,9 @@ fn expect_drained(agent: &mut Agent, server: &MainServer, count: usize, what: &s
 #[test]
 fn ingest_ends_at_the_reserve_and_comes_back_with_the_space() {
     side_by_side(&KINDS, |kind| {
-        let Some(disk) = SmallDisk::new(*kind) else {
+        let Some((disk, mut server, mut agent)) = start(*kind) else {
             return;
         };
-        let mut server = MainServer::new_down();
-        let mut agent = disk.agent(&server).spawn();
-        agent.wait_answering();
         disk.fill_bytes(6 * MIB as usize);
         let stat = rustix::fs::statvfs(disk.folder()).expect("statvfs");
         let total = stat.f_blocks * stat.f_frsize;
@@ -107,12 +114,9 @@ fn replay_delete_and_exit_work_with_hardly_a_free_block() {
         cases.extend([0, 1, 2, 3, 5, 9].map(|blocks| (kind, blocks)));
     }
     side_by_side(&cases, |(kind, blocks)| {
-        let Some(disk) = SmallDisk::new(*kind) else {
+        let Some((disk, mut server, mut agent)) = start(*kind) else {
             return;
         };
-        let mut server = MainServer::new_down();
-        let mut agent = disk.agent(&server).spawn();
-        agent.wait_answering();
         for number in 0..300 {
             send(&agent, number, 700).expect("an ack");
         }
@@ -135,12 +139,9 @@ fn a_killed_agents_store_is_drained_by_one_that_starts_on_a_full_disk() {
         cases.extend([0, 2].map(|blocks| (kind, blocks)));
     }
     side_by_side(&cases, |(kind, blocks)| {
-        let Some(disk) = SmallDisk::new(*kind) else {
+        let Some((disk, mut server, mut agent)) = start(*kind) else {
             return;
         };
-        let mut server = MainServer::new_down();
-        let mut agent = disk.agent(&server).spawn();
-        agent.wait_answering();
         let count = send_until_full(&agent, 0, 50_000);
         agent.sigkill();
         disk.fill(*blocks);
@@ -166,12 +167,9 @@ fn a_killed_agents_store_is_drained_by_one_that_starts_on_a_full_disk() {
 #[test]
 fn a_kill_on_a_full_disk_repeats_no_more_than_elsewhere() {
     side_by_side(&KINDS, |kind| {
-        let Some(disk) = SmallDisk::new(*kind) else {
+        let Some((disk, mut server, mut agent)) = start(*kind) else {
             return;
         };
-        let mut server = MainServer::new_down();
-        let mut agent = disk.agent(&server).spawn();
-        agent.wait_answering();
         let count = 2_000;
         for number in 0..count {
             send(&agent, number, 700).expect("an ack");
@@ -236,12 +234,9 @@ fn an_agent_without_a_record_leaves_a_full_disk() {
 
 #[test]
 fn a_damaged_store_waits_for_the_room_to_be_carried_over() {
-    let Some(disk) = SmallDisk::new(Kind::Tmpfs) else {
+    let Some((disk, mut server, mut agent)) = start(Kind::Tmpfs) else {
         return;
     };
-    let mut server = MainServer::new_down();
-    let mut agent = disk.agent(&server).spawn();
-    agent.wait_answering();
     for number in 0..20 {
         send(&agent, number, 60_000).expect("an ack");
     }
