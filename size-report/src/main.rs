@@ -70,11 +70,10 @@ fn main() -> ExitCode {
 
 /// Measures, prints, compares; false when the gate is shut.
 fn report(flags: &Flags) -> Result<bool, String> {
-    let head = match &flags.agent {
+    let builds = match &flags.agent {
         Some(agent) => vec![Build::given(flags.flavour, agent)],
         None => flavour::build(flags.flavour, flags.wants(Part::Size))?,
     };
-    let builds = head;
     let mut head = measure(&builds, flags)?;
     let base = match &flags.base_agent {
         Some(agent) => measure(&[Build::given(flags.flavour, agent)], flags)?,
