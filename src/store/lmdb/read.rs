@@ -18,7 +18,7 @@ impl Lmdb {
     /// could lead past records, which would then be deleted unread.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`].
+    /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn read_after(&self, key: u64) -> Result<Vec<(u64, Bytes)>> {
         let txn = self.env.read_txn().map_err(failed)?;
         // What was deleted was so from the first record on.
@@ -49,7 +49,7 @@ impl Lmdb {
     /// Records up to and with `key`.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`].
+    /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn count_through(&self, key: u64) -> Result<u64> {
         let txn = self.env.read_txn().map_err(failed)?;
         let range = self.records.range(&txn, &(..=key)).map_err(failed)?;
@@ -68,7 +68,7 @@ impl Lmdb {
     /// The key of record number `count`, from 1 on, or `key` where that comes first.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`].
+    /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn key_of_first(&self, count: usize, key: u64) -> Result<u64> {
         let txn = self.env.read_txn().map_err(failed)?;
         let mut range = self.records.range(&txn, &(..=key)).map_err(failed)?;
@@ -81,7 +81,7 @@ impl Lmdb {
     /// Records in the store.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`].
+    /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn count(&self) -> Result<u64> {
         let txn = self.env.read_txn().map_err(failed)?;
         self.records.len(&txn).map_err(failed)
@@ -90,7 +90,7 @@ impl Lmdb {
     /// Bytes of the pages that hold records.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`].
+    /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn bytes(&self) -> Result<u64> {
         Ok(self.pages()? * self.page_size)
     }
@@ -99,7 +99,7 @@ impl Lmdb {
     /// too many: what LMDB's list of them takes is not told, but allowed for.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`].
+    /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn free_bytes(&self) -> Result<u64> {
         let free = (self.env.info().last_page_number as u64).saturating_sub(self.pages()?);
         let list = FREE_LIST_PAGES_MIN + free / FREE_LIST_SHARE;
@@ -117,7 +117,7 @@ impl Lmdb {
     /// The first and the last key, `None` for an empty store.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`].
+    /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn key_bounds(&self) -> Result<Option<(u64, u64)>> {
         let txn = self.env.read_txn().map_err(failed)?;
         let first = self.records.first(&txn).map_err(failed)?;
