@@ -15,7 +15,6 @@ use certs::{Authority, GOOD, Versions};
 use front::{Front, Handshake, Manner};
 use rustls::ProtocolVersion::{TLSv1_2, TLSv1_3};
 use stage::{DEADLINE, Stage, texts};
-use support::agent::session_file;
 use support::server::MainServer;
 
 /// An agent that trusts `authority`, with a TLS server in front of its own.
@@ -177,16 +176,11 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
                 .arg("-standby")
         });
         stage.store(&texts(["first"]));
-        stage.wait_for("\"first\"");
-        // Its answer has arrived, too: the connection is idle.
-        stage.until("delivery", |stage| {
-            let log = session_file(stage.folder.path(), "agent-success.log");
-            log.is_some_and(|log| !log.is_empty())
-        });
+        stage.wait_noted(1);
         // The server closes an idle connection: reopened without a back-off.
         front.cut();
         stage.store(&texts(["second"]));
-        stage.wait_for("\"second\"");
+        stage.wait_noted(2);
         let resumed = |front: &Front| -> Vec<bool> {
             let all = front.handshakes().into_iter();
             all.map(|handshake| handshake.resumed).collect()
@@ -195,7 +189,7 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
         // Another key and another certificate, which knows of no session.
         front.change(Manner::Serve(certificate(&["localhost"])));
         stage.store(&texts(["third"]));
-        stage.wait_for("\"third\"");
+        stage.wait_noted(3);
         assert_eq!(resumed(&front), [false, true, false], "{versions:?}");
         assert_eq!(delivered(&stage), texts(["first", "second", "third"]));
         assert!(stage.agent.events_named("main_unreachable").is_empty());

@@ -84,6 +84,16 @@ impl Stage {
         });
     }
 
+    /// Waits until the agent, too, has noted so many deliveries: nothing is under
+    /// way then that a cut could make it send again.
+    pub fn wait_noted(&self, count: u64) {
+        self.until(&format!("note of {count} deliveries"), |stage| {
+            let log = session_file(stage.folder.path(), "agent-success.log").unwrap_or_default();
+            let noted: Option<u64> = lines(&log).iter().map(|line| line["count"].as_u64()).sum();
+            noted.expect("counts") >= count
+        });
+    }
+
     /// Waits for an event that complains of this.
     pub fn wait_complaint(&self, words: &str) {
         self.until(words, |stage| {
