@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::agent::{Agent, names_in, session_file};
+use support::agent::{Agent, session_file};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
-use support::{temp_folder, wait};
+use support::temp_folder;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -219,95 +219,4 @@ fn a_crash_leaves_no_core() {
     let status = agent.wait_exit(DEADLINE);
     assert_eq!(status.signal(), Some(6));
     assert!(!status.core_dumped());
-}
-
-/// How often the process has gone to sleep so far; 0 where nobody counts.
-fn naps(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let count = status
-        .lines()
-        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    count.map_or(0, |count| count.trim().parse().expect("a number"))
-}
-
-/// `-standby` (spec 5.8): from sleep to sleep, over two outages.
-#[test]
-fn in_standby_it_sleeps_without_a_store_and_wakes_with_a_record() {
-    let folder = temp_folder();
-    let mut server = MainServer::new_up();
-    fs::write(folder.path().join("agent-status.lock"), "").expect("a crash's flag");
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .arg("-standby")
-        .spawn();
-    agent.wait_socket();
-    agent.wait_event("standby", DEADLINE);
-    let asleep = ["data-nadhi-agent.sock", "session"];
-    assert_eq!(names_in(folder.path()), asleep);
-    let socket = fs::symlink_metadata(agent.socket()).expect("the socket");
-    let before = naps(agent.pid());
-    // Longer than it takes an agent without -standby to probe and to leave.
-    wait::within(Duration::from_millis(3500), || !agent.is_running());
-    assert_eq!(server.gets().len(), 0, "it probes in its sleep");
-    let naps = naps(agent.pid()) - before;
-    println!("woken {naps} times in 3.5 s of standby");
-    assert!(naps <= 4 * 7 / 2, "woken {naps} times (spec 5.7)");
-    let mut store_ids = Vec::new();
-    for outage in 0..2 {
-        server.down();
-        send_with_key(&agent.socket(), &outage.to_string(), "k");
-        assert!(folder.path().join("lmdb").is_dir());
-        let unhealthy = || agent.events_named("main_unhealthy_accepting_logs").len();
-        wait::until(DEADLINE, "buffering", || unhealthy() == outage + 1);
-        assert!(folder.path().join("agent-status.lock").exists());
-        server.up();
-        server.wait_delivered(outage + 1, DEADLINE);
-        let slept = || agent.events_named("standby").len();
-        wait::until(DEADLINE, "sleep", || slept() == outage + 2);
-        assert_eq!(names_in(folder.path()), asleep);
-        let posts = server.posts();
-        let key = posts[outage].header("idempotency-key").expect("a key");
-        let id = key
-            .trim_matches('"')
-            .rsplit_once('-')
-            .expect("a store id")
-            .0;
-        store_ids.push(id.to_owned());
-        let probes = server.gets().len();
-        wait::within(Duration::from_millis(700), || !agent.is_running());
-        assert_eq!(server.gets().len(), probes, "it probes in its sleep");
-    }
-    assert_ne!(store_ids[0], store_ids[1]);
-    assert_eq!(server.delivered_json(), [b"0", b"1"]);
-    use std::os::unix::fs::MetadataExt;
-    let now = fs::symlink_metadata(agent.socket()).expect("the socket");
-    assert_eq!(now.ino(), socket.ino(), "the socket is kept");
-    agent.signal(Signal::TERM);
-    agent.expect_exit(0, DEADLINE);
-    assert_eq!(names_in(folder.path()), ["session"]);
-    let last = agent.events().pop().expect("an event");
-    assert_eq!(last["reason"], "SIGTERM");
-    assert_eq!(last["delivered"], 2);
-    assert_eq!(last["left"], 0);
-}
-
-/// Records of an earlier life are no reason to sleep.
-#[test]
-fn in_standby_it_first_sends_what_was_left() {
-    let folder = temp_folder();
-    let mut server = MainServer::new_down();
-    let builder = || Agent::builder(folder.path()).health_url(&server.url());
-    let mut before = builder().spawn();
-    before.wait_socket();
-    send_with_key(&before.socket(), "1", "k");
-    before.signal(Signal::TERM);
-    before.expect_exit(0, DEADLINE);
-    let agent = builder().arg("-standby").spawn();
-    server.up();
-    server.wait_delivered(1, DEADLINE);
-    agent.wait_event("standby", DEADLINE);
-    wait::until(DEADLINE, "no store", || {
-        !folder.path().join("lmdb").exists()
-    });
-    assert!(agent.socket().exists());
 }

@@ -57,6 +57,8 @@ mod tests {
             ("memory/idle: anonymous", 256.0),
             ("memory/standby: RSS", 3072.0),
             ("memory/standby: anonymous", 256.0),
+            ("memory/standby after a life: RSS", 3072.0),
+            ("memory/standby after a life: anonymous", 256.0),
             ("memory/64 in flight: VmHWM", 4096.0),
             ("memory/backlog of 100,000, replayed: VmHWM", 4096.0),
             ("memory/backlog of 1,000,000, replayed: VmHWM", 4096.0),

@@ -91,7 +91,7 @@ fn grown(figure: &Figure, base: Option<f64>) -> Option<String> {
 fn tolerance(figure: &str, base: f64) -> Option<f64> {
     let memory = |least: f64| Some(least.max(base * MEMORY_TOLERANCE));
     let (moment, field) = figure.rsplit_once(": ").unwrap_or((figure, ""));
-    let at_rest = matches!(moment, "memory/idle" | "memory/standby");
+    let at_rest = moment == "memory/idle" || moment.starts_with("memory/standby");
     let of_large = moment.starts_with("memory/24");
     match field {
         "" if figure == "size/total" => Some(SIZE_TOLERANCE),

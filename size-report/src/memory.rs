@@ -10,6 +10,7 @@ use crate::scene::{FLIGHT, Scene, Until, large_record};
 use crate::speed;
 use crate::start;
 use crate::support::sender::{Sender, block_on};
+use crate::support::wait;
 
 /// Samples of each figure that is not a matter of minutes.
 pub const SAMPLES: usize = 5;
@@ -39,14 +40,37 @@ pub fn idle(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
     Ok(figures)
 }
 
-/// Standby with an empty store.
+/// Standby with an empty store, and again after an outage.
 ///
 /// # Errors
-/// The binary cannot be copied.
+/// The binary cannot be copied, or the agent refused a record.
 pub fn standby(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
-    let lives = lives(agent, &["-standby"], rest)?;
-    let samples: Vec<_> = lives.iter().map(|(scene, _)| scene.memory()).collect();
-    Ok(Memory::figures("standby", &samples))
+    let mut figures = Vec::new();
+    let moments: [(&str, Life); 2] = [("standby", rest), ("standby after a life", outage)];
+    for (moment, life) in moments {
+        let lives = lives(agent, &["-standby"], life)?;
+        let samples: Vec<_> = lives.iter().map(|(scene, _)| scene.memory()).collect();
+        figures.extend(Memory::figures(moment, &samples));
+    }
+    Ok(figures)
+}
+
+/// What an agent lives through.
+type Life = fn(&mut Scene) -> Result<(), String>;
+
+/// Records come, the server takes them, and the agent has been back in standby for
+/// as long as one that is idle has lived.
+fn outage(scene: &mut Scene) -> Result<(), String> {
+    scene.send(FLIGHT, Until::Records(FLIGHT_RECORDS))?;
+    scene.server_up(Duration::ZERO);
+    // The first is that of the start.
+    let rests = |scene: &Scene| scene.agent.events_named("standby").len() > 1;
+    let slept = wait::within(EXIT, || rests(scene));
+    std::thread::sleep(IDLE_AGE);
+    match slept {
+        true => Ok(()),
+        false => Err(format!("no standby: {}", scene.agent.stdout())),
+    }
 }
 
 /// Agents side by side that have lived through `life`. Each runs a copy of the
@@ -54,7 +78,7 @@ pub fn standby(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
 fn lives(
     agent: &Path,
     flags: &[&str],
-    life: impl Fn(&Scene) -> Result<(), String> + Sync,
+    life: impl Fn(&mut Scene) -> Result<(), String> + Sync,
 ) -> Result<Vec<(Scene, tempfile::TempPath)>, String> {
     let mut lives = Vec::new();
     for _ in 0..SAMPLES {
@@ -66,7 +90,7 @@ fn lives(
     }
     let lived: Result<(), String> = std::thread::scope(|scope| {
         let living: Vec<_> = lives
-            .iter()
+            .iter_mut()
             .map(|(scene, _)| scope.spawn(|| life(scene)))
             .collect();
         living.into_iter().try_for_each(|life| {
@@ -84,7 +108,7 @@ fn lives(
     Ok(lives)
 }
 
-fn rest(scene: &Scene) -> Result<(), String> {
+fn rest(scene: &mut Scene) -> Result<(), String> {
     scene.wait_age(IDLE_AGE);
     Ok(())
 }
@@ -115,7 +139,7 @@ fn quiet(pid: u32, flags: &Flags) -> Vec<Figure> {
 /// # Errors
 /// The agent refused a record.
 pub fn flight(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
-    let send = |scene: &Scene| {
+    let send = |scene: &mut Scene| {
         // What the agent gives back at its start is given back before.
         rest(scene)?;
         scene

@@ -33,6 +33,9 @@ use signals::Signals;
 /// # Errors
 /// What ended it, where that was not its own decision.
 pub fn run(config: Config) -> Result<()> {
+    if config.standby {
+        process::without_thread_cache();
+    }
     // First: its descriptor must not be one of the agent's own.
     let passed = activation::passed(|name| std::env::var_os(name))?;
     process::harden();

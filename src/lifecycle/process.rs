@@ -43,6 +43,52 @@ pub fn check_descriptors() -> Result<()> {
     }
 }
 
+/// Starts the process over without malloc's cache of a thread, unless it runs
+/// without. The cache holds on to small pieces all over the heap, and so to most
+/// pages of what a life has used; glibc reads the setting before `main` and never
+/// again. Where it cannot be done the agent goes on as it is.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn without_thread_cache() {
+    use std::env;
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStringExt;
+
+    const SETTING: &[u8] = b"glibc.malloc.tcache_count=0";
+    let before = env::var_os("GLIBC_TUNABLES").unwrap_or_default().into_vec();
+    // SAFETY: getauxval(3) looks a number up.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    // glibc takes the variable away from an executable with privileges of its own.
+    if secure || before.windows(SETTING.len()).any(|part| part == SETTING) {
+        return;
+    }
+    // First: glibc ends the variable's text behind its first setting.
+    let tunables = match before.is_empty() {
+        true => SETTING.to_vec(),
+        false => [SETTING, &before].join(&b':'),
+    };
+    let arguments: Option<Vec<_>> = env::args_os()
+        .map(|argument| CString::new(argument.into_vec()).ok())
+        .collect();
+    let Some((arguments, tunables)) = arguments.zip(CString::new(tunables).ok()) else {
+        return;
+    };
+    let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    // SAFETY: there is no other thread that could look at the environment. The path
+    // is the kernel's, under which it runs this file, and lives as long as the
+    // process; `argv` ends with a null and its strings live until the call returns.
+    unsafe {
+        let path = libc::getauxval(libc::AT_EXECFN) as *const libc::c_char;
+        if !path.is_null() && libc::setenv(c"GLIBC_TUNABLES".as_ptr(), tunables.as_ptr(), 1) == 0 {
+            libc::execv(path, argv.as_ptr());
+        }
+    }
+}
+
+/// Elsewhere malloc has no such cache.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn without_thread_cache() {}
+
 /// Has glibc's malloc give back what was large, keep little in hand, and use one
 /// arena: the resolver's thread would leave another, which reserves 64 MiB of
 /// addresses.
