@@ -35,6 +35,9 @@ pub const CALL_OVERHEAD: usize = 2 * KIB;
 /// Connections served at once; further ones wait in the listen backlog. A call
 /// takes about a millisecond, and the idle make room.
 pub const CONNECTIONS_MAX: usize = 32;
+/// Connections at once while a socket is given up, whose backlog goes with it: an
+/// idle one takes 16 KiB, so 3 MiB in all; further ones wait for their place.
+pub const CONNECTIONS_IN_A_RUSH: usize = 192;
 /// Descriptors kept free of client connections: stdio and events 4, runtime 3,
 /// signals 4, lock 1, listener 2, store 4, logs 3, watcher 1, the server 1, and one
 /// each for a lookup and for the client that is accepted to make room for.

@@ -92,6 +92,34 @@ fn calls_without_end_make_room_for_others() {
     siege.honest(PROMPT);
 }
 
+#[test]
+fn a_backlog_that_goes_with_its_socket_is_not_taken_all_at_once() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let Some(open) = siege.agent.descriptors() else {
+        return;
+    };
+    // These hold all places …
+    let mut crowd = idle(&socket, 80);
+    for raw in &mut crowd {
+        raw.send(&call(1, b"", 0));
+    }
+    assert!(matches!(crowd[0].next(PROMPT), Got::Frame(_)));
+    // … and these wait.
+    crowd.extend(idle(&socket, 600));
+    std::fs::remove_file(&socket).expect("remove the socket");
+    siege.agent.wait_event("socket_bound_again", PROMPT);
+    // Told once they were taken; nobody has had to go yet.
+    let taken = siege.agent.descriptors().expect("as before") - open;
+    assert!((80..=250).contains(&taken), "{taken} taken at once");
+    siege.honest(DEADLINE);
+    drop(crowd);
+    let gone = || siege.agent.descriptors().is_some_and(|now| now <= open);
+    wait::until(DEADLINE, "nothing left behind", gone);
+    // One at the start, too.
+    assert_eq!(siege.stop(), 2);
+}
+
 /// Leaves the running agent so many descriptors.
 #[cfg(target_os = "linux")]
 fn limit(siege: &Siege, descriptors: usize) {

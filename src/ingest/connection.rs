@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use crate::ingest::authority::AuthorityAdapter;
 use crate::ingest::service::LogAgent;
 use crate::limits::{
-    CLOSE_GRACE, CONNECTION_WINDOW, CONNECTIONS_MAX, DESCRIPTORS_RESERVED, HEADER_LIST_MAX,
-    IDLE_GRACE, STREAM_WINDOW, STREAMS_MAX,
+    CLOSE_GRACE, CONNECTION_WINDOW, CONNECTIONS_IN_A_RUSH, CONNECTIONS_MAX, DESCRIPTORS_RESERVED,
+    HEADER_LIST_MAX, IDLE_GRACE, STREAM_WINDOW, STREAMS_MAX,
 };
 
 /// What others know of a connection.
@@ -52,6 +52,8 @@ impl Peer {
 pub struct Connections {
     peers: Mutex<Vec<Arc<Peer>>>,
     limit: usize,
+    /// As many while the socket file changes or goes.
+    limit_in_a_rush: usize,
     changed: Notify,
     /// Clients beyond the limit are waiting to be accepted.
     crowded: AtomicBool,
@@ -64,12 +66,15 @@ impl Connections {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let descriptors =
             descriptors.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let limit = descriptors
-            .saturating_sub(DESCRIPTORS_RESERVED)
-            .clamp(1, CONNECTIONS_MAX);
+        let limited = |most| {
+            descriptors
+                .saturating_sub(DESCRIPTORS_RESERVED)
+                .clamp(1, most)
+        };
         Arc::new(Connections {
             peers: Mutex::default(),
-            limit,
+            limit: limited(CONNECTIONS_MAX),
+            limit_in_a_rush: limited(CONNECTIONS_IN_A_RUSH),
             changed: Notify::new(),
             crowded: AtomicBool::new(false),
         })
@@ -83,6 +88,12 @@ impl Connections {
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
         self.peers().len() > self.limit
+    }
+
+    /// True while there is room for one who would find nobody later.
+    #[must_use]
+    pub fn has_room_for_a_rush(&self) -> bool {
+        self.peers().len() < self.limit_in_a_rush
     }
 
     /// True while clients wait to be accepted.

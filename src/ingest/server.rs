@@ -12,7 +12,7 @@ use crate::events::Events;
 use crate::ingest::activity::Activity;
 use crate::ingest::connection::Connections;
 use crate::ingest::service::LogAgent;
-use crate::limits::{ACCEPT_PAUSE, LISTEN_BACKLOG};
+use crate::limits::ACCEPT_PAUSE;
 
 /// Serves every client of the listeners it is given.
 pub struct Server {
@@ -67,13 +67,16 @@ impl Server {
     }
 
     fn accepting(&self, waiting: &Arc<AsyncListener>) -> JoinHandle<()> {
-        let to = Acceptor {
+        tokio::spawn(accept(Arc::clone(waiting), self.acceptor()))
+    }
+
+    fn acceptor(&self) -> Acceptor {
+        Acceptor {
             service: Arc::clone(&self.service),
             connections: Arc::clone(&self.connections),
             activity: Arc::clone(&self.activity),
             events: self.events.clone(),
-        };
-        tokio::spawn(accept(Arc::clone(waiting), to))
+        }
     }
 
     /// Accepts nobody until [`Server::resume`]: who connects waits in the backlog.
@@ -100,49 +103,49 @@ impl Server {
     }
 
     /// Takes everyone who has connected so far, and nobody afterwards; for whom
-    /// there is no descriptor, the listener's task goes on. The socket file must
-    /// be out of sight before.
+    /// there is no room yet, a task goes on until they are served. The socket file
+    /// must be out of sight before.
     pub fn stop_listening(&mut self) {
         let (_, rest) = self.accept_all();
-        if let Some(Listening { task, .. }) = self.listener.take()
-            && !rest
-        {
+        if let Some(Listening { listener, task, .. }) = self.listener.take() {
             task.abort();
+            if rest {
+                tokio::spawn(accept_rest(listener, self.acceptor()));
+            }
         }
     }
 
-    /// Takes everyone in the backlog, whatever the limits; tells whether there
-    /// was anyone, or may be.
+    /// Takes everyone in the backlog; tells whether there was anyone, or may be.
     pub fn accept_waiting(&self) -> bool {
         let (any, rest) = self.accept_all();
         any || rest
     }
 
-    /// Whether anyone was taken, and whether others may be left for want of
-    /// descriptors: the listener's task takes them as soon as there are some.
+    /// Whether anyone was taken, and whether others may be left for want of room.
     fn accept_all(&self) -> (bool, bool) {
         let mut any = false;
         let Some(Listening { listener, .. }) = &self.listener else {
             return (false, false);
         };
-        // Who is behind a full backlog has connected later: a flood of clients
-        // must not keep this going.
-        for _ in 0..=LISTEN_BACKLOG {
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
+        while self.connections.has_room_for_a_rush() {
+            match accept_now(listener) {
+                Ok(stream) => {
+                    any = true;
+                    self.activity.touch();
+                    self.connections.serve(stream, &self.service);
+                }
                 Err(error) => return (any, error.kind() != io::ErrorKind::WouldBlock),
-            };
-            any = true;
-            self.activity.touch();
-            let stream = stream
-                .set_nonblocking(true)
-                .and_then(|()| UnixStream::from_std(stream));
-            if let Ok(stream) = stream {
-                self.connections.serve(stream, &self.service);
             }
         }
         (any, true)
     }
+}
+
+/// A client who waits already.
+fn accept_now(listener: &UnixListener) -> io::Result<UnixStream> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 struct Acceptor {
@@ -154,26 +157,43 @@ struct Acceptor {
 
 async fn accept(listener: Arc<AsyncListener>, to: Acceptor) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                to.activity.touch();
-                to.connections.serve(stream, &to.service);
-                to.make_room().await;
-            }
-            Err(error) => {
-                // EMFILE and the like pass; an idle client may end them.
-                let text = error.to_string();
-                to.events
-                    .emit("accept_failed", &[("error", (&text).into())]);
-                to.connections.set_crowded(true);
-                to.connections.evict_idle();
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        let accepted = listener.accept().await;
+        to.take(accepted.map(|(stream, _)| stream)).await;
+    }
+}
+
+/// Serves who is left in the backlog of a socket that nobody finds any more.
+async fn accept_rest(listener: UnixListener, to: Acceptor) {
+    to.make_room().await;
+    loop {
+        match accept_now(&listener) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            accepted => to.take(accepted).await,
         }
     }
 }
 
 impl Acceptor {
+    /// Serves a client, and waits until there is room for the next.
+    async fn take(&self, accepted: io::Result<UnixStream>) {
+        match accepted {
+            Ok(stream) => {
+                self.activity.touch();
+                self.connections.serve(stream, &self.service);
+                self.make_room().await;
+            }
+            Err(error) => {
+                // EMFILE and the like pass; an idle client may end them.
+                let text = error.to_string();
+                self.events
+                    .emit("accept_failed", &[("error", (&text).into())]);
+                self.connections.set_crowded(true);
+                self.connections.evict_idle();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
     /// While there is one client too many, asks the idle to leave their place
     /// and accepts nobody.
     async fn make_room(&self) {
