@@ -175,6 +175,7 @@ async fn replace(base: &Path, reason: &str, events: &Events) -> Result<()> {
         .and_then(|()| fs::rename(&new, &folder))
         .and_then(|()| sync_folder(base));
     moved.map_err(|error| failed(base, &error))?;
+    take_marker(&folder);
     let aside = aside.to_string_lossy();
     let expected = carried.salvage.expected_records();
     events.emit(

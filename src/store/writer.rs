@@ -266,6 +266,11 @@ impl Writer {
                 written = self.write(&mut store.lmdb, &mut Group::default())?;
                 store.lmdb.return_pages();
             }
+            let left = *self.shared.marks();
+            if left.count > 0 {
+                // What could not be deleted a successor would send again.
+                store.note(left.through);
+            }
         }
         if !store.lmdb.is_stuck() {
             self.publish(store.lmdb.count()?);
