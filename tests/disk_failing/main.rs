@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use small::{Kind, SmallDisk};
 use support::agent::Agent;
 use support::sender::{Sender, block_on};
-use support::server::MainServer;
+use support::server::{Answer, MainServer};
 use support::{store, temp_folder, wait};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
@@ -247,6 +247,29 @@ fn a_disk_that_is_full_for_deletes_too_is_drained_and_left() {
         let expected: Vec<Vec<u8>> = (0..200).map(|n: u32| n.to_string().into_bytes()).collect();
         assert_eq!(delivered, expected, "{call} {error}");
         assert!(!folder.path().join("lmdb").exists(), "{call} {error}");
+    });
+}
+
+/// Slow: each delete is tried before so many are delivered as need a note.
+#[test]
+fn what_could_not_be_deleted_is_not_sent_again_by_a_successor() {
+    side_by_side(&[Signal::KILL, Signal::TERM], |signal| {
+        let (folder, disk) = (temp_folder(), Disk::new());
+        let mut server = MainServer::new_down();
+        let mut agent = start(folder.path(), &server, &disk);
+        for number in 0..300 {
+            expect_acks(&agent, number..number + 1);
+        }
+        disk.plan("write", DATA, ENOSPC);
+        server.on_post(|_| Answer::ok().after(Duration::from_millis(10)));
+        server.up();
+        server.wait_delivered(200, DEADLINE);
+        agent.signal(*signal);
+        agent.wait_exit(DEADLINE);
+        let mut agent = start(folder.path(), &server, &disk);
+        agent.expect_exit(0, DEADLINE);
+        let repeated = server.delivered().len() - 300;
+        assert!(repeated <= 64, "{signal:?}: {repeated} repeated");
     });
 }
 
