@@ -3,14 +3,13 @@
 //! Neither a full pipe, a closed stdout nor a full disk stops the agent: what
 //! cannot be written at once is dropped.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::limits::{EVENT_INTERVAL, EVENT_LINE_MAX};
+use crate::log::Log;
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]
@@ -61,14 +60,14 @@ pub struct Events(Arc<Mutex<Sink>>);
 
 #[derive(Default)]
 struct Sink {
-    log: Option<File>,
+    log: Option<Log>,
     /// Per kind: when it was last printed and how many were left out since.
     kinds: Vec<(&'static str, Instant, u64)>,
 }
 
 impl Events {
     /// Writes what follows to `log` too.
-    pub fn log_to(&self, log: File) {
+    pub fn log_to(&self, log: Log) {
         self.sink().log = Some(log);
     }
 
@@ -106,8 +105,7 @@ impl Events {
 impl Sink {
     fn write(&mut self, line: &str) {
         if let Some(log) = &mut self.log {
-            // A full disk costs the log, not the agent.
-            let _ = log.write_all(line.as_bytes());
+            log.append(line);
         }
         write_without_waiting(line.as_bytes());
     }

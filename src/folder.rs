@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use crate::error::{Error, Result};
 use crate::events::rfc3339;
 use crate::limits::SESSIONS_KEPT;
+use crate::log::Log;
 
 const STATUS_FLAG: &str = "agent-status.lock";
 const SESSION_PREFIX: &str = "session-";
@@ -185,9 +186,8 @@ fn holds_logs_alone(session: &Path) -> bool {
     looked.is_ok_and(|logs| logs.into_iter().all(|is_log| is_log))
 }
 
-/// One run's folder of logs. It is made when a log is opened, so that a disk
-/// that is full at the start costs only what would have been logged meanwhile.
-#[derive(Debug)]
+/// One run's folder of logs. It is made when a log is opened.
+#[derive(Debug, Clone)]
 pub struct Session {
     path: PathBuf,
 }
@@ -201,20 +201,18 @@ impl Session {
         }
     }
 
-    /// Opens `agent.log`.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn agent_log(&self) -> io::Result<File> {
-        self.log(AGENT_LOG)
+    /// `agent.log`.
+    #[must_use]
+    pub fn agent_log(&self) -> Log {
+        let session = self.clone();
+        Log::new(move || session.log(AGENT_LOG))
     }
 
-    /// Opens `agent-success.log`.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn success_log(&self) -> io::Result<File> {
-        self.log(SUCCESS_LOG)
+    /// `agent-success.log`.
+    #[must_use]
+    pub fn success_log(&self) -> Log {
+        let session = self.clone();
+        Log::new(move || session.log(SUCCESS_LOG))
     }
 
     /// Opens `agent-failure.log`, so that the file itself survives a power cut

@@ -23,6 +23,7 @@ pub mod folder;
 pub mod ingest;
 pub mod lifecycle;
 pub mod limits;
+pub mod log;
 pub mod replay;
 pub mod store;
 // Static executables bring an unwinder of their own.

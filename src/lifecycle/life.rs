@@ -104,7 +104,8 @@ impl Life {
     /// Probes until the server is healthy; not at once where a replay has just
     /// `broken` off.
     async fn buffer(&mut self, broken: bool) {
-        if let Err(error) = self.folder.raise_flag() {
+        let mut raised = self.folder.raise_flag();
+        if let Err(error) = &raised {
             let text = error.to_string();
             self.events
                 .emit("flag_failed", &[("error", (&text).into())]);
@@ -117,6 +118,9 @@ impl Life {
         }
         while let Probe::Unhealthy(why) = self.replayer.probe().await {
             self.tell_unhealthy(&why, &mut told);
+            if raised.is_err() {
+                raised = self.folder.raise_flag();
+            }
             sleep(probes.next(random())).await;
         }
         self.folder.lower_flag();

@@ -101,9 +101,7 @@ async fn serve(
 
     folder.prune_sessions();
     let session = Session::new(&folder, SystemTime::now());
-    if let Ok(log) = session.agent_log() {
-        events.log_to(log);
-    }
+    events.log_to(session.agent_log());
     announce(&config, activated, &folder, &events);
     tokio::spawn(doorway.clone().watch(events.clone()));
     tokio::spawn(progress(Arc::clone(&folder), events.clone(), store.clone()));

@@ -2,21 +2,20 @@
 //! of a killed agent sends at most [`NOTE_RECORDS_MAX`] of them again, one after
 //! a power cut those of [`DELETE_DELAY_MAX`].
 
-use std::fs::File;
 use std::future::Future;
-use std::io::Write;
 use std::pin::Pin;
 
 use tokio::time::{Sleep, sleep};
 
 use crate::events::now_rfc3339;
 use crate::limits::{DELETE_DELAY_MAX, DELETE_RECORDS_MAX, NOTE_RECORDS_MAX};
+use crate::log::Log;
 use crate::store;
 
 /// The group of records that the next delete will take.
 pub struct Done {
     store: store::Handle,
-    success_log: Option<File>,
+    success_log: Log,
     delivered: Delivered,
     marked: usize,
     /// Of those, the ones that a successor would send again.
@@ -36,7 +35,7 @@ struct Delivered {
 impl Done {
     /// An empty group.
     #[must_use]
-    pub fn new(store: store::Handle, success_log: Option<File>) -> Done {
+    pub fn new(store: store::Handle, success_log: Log) -> Done {
         Done {
             store,
             success_log,
@@ -83,17 +82,11 @@ impl Done {
         // line would be missing from the log.
         (self.marked, self.unnoted) = (0, 0);
         let Delivered { first, last, count } = std::mem::take(&mut self.delivered);
-        if count > 0
-            && let Some(log) = &mut self.success_log
-        {
+        if count > 0 {
             let time = now_rfc3339();
-            // A full disk costs the log, not the replay.
-            let _ = log.write_all(
-                format!(
-                    "{{\"time\":\"{time}\",\"first\":{first},\"last\":{last},\"count\":{count}}}\n"
-                )
-                .as_bytes(),
-            );
+            self.success_log.append(&format!(
+                "{{\"time\":\"{time}\",\"first\":{first},\"last\":{last},\"count\":{count}}}\n"
+            ));
         }
     }
 

@@ -66,11 +66,10 @@ impl Replayer {
         events: Events,
         session: Session,
     ) -> Replayer {
-        let success_log = session.success_log().ok();
         Replayer {
             credentials: route.credentials(),
             client: Client::new(route, Timeouts::default()),
-            done: Done::new(store.clone(), success_log),
+            done: Done::new(store.clone(), session.success_log()),
             store,
             events,
             session,

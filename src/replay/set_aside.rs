@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 
 use crate::events::{now_rfc3339, rfc3339};
 use crate::limits::ANSWER_BODY_KEPT;
+use crate::log;
 use crate::proto::store::StoredRecord;
 use crate::store::Record;
 
@@ -37,17 +38,10 @@ pub struct Refusal<'a> {
 ///
 /// # Errors
 /// Those of the file system: the record must stay in the store.
-pub fn append(log: &mut File, record: &Record, refusal: &Refusal) -> io::Result<()> {
-    let before = log.metadata()?.len();
+pub fn append(file: &mut File, record: &Record, refusal: &Refusal) -> io::Result<()> {
     let mut line = line(record, refusal);
     line.push('\n');
-    let written = log
-        .write_all(line.as_bytes())
-        .and_then(|()| log.sync_data());
-    if written.is_err() {
-        let _ = log.set_len(before);
-    }
-    written
+    log::append(file, &line, File::sync_data)
 }
 
 /// A record's line, without its end.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use small::{Kind, SmallDisk};
-use support::agent::Agent;
+use support::agent::{Agent, session_file};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{store, temp_folder, wait};
@@ -218,6 +218,18 @@ fn a_new_store_that_finds_no_room_refuses_until_it_does() {
         send(&agent, 1, 100_000).expect("an ack");
         server.up();
         expect_drained(&mut agent, &server, 2, &format!("{kind:?}, {blocks} left"));
+        // The logs, too, go on where there is room again, and with whole lines.
+        let lines = |name| {
+            let log = session_file(agent.folder(), name).expect(name);
+            log.lines()
+                .map(|line| serde_json::from_str(line).expect("a JSON line"))
+                .collect::<Vec<serde_json::Value>>()
+        };
+        let last = lines("agent.log").pop().expect("events");
+        assert_eq!(last["event"], "agent_stopped", "{kind:?}, {blocks} left");
+        let counts = lines("agent-success.log").into_iter();
+        let count: Option<u64> = counts.map(|line| line["count"].as_u64()).sum();
+        assert_eq!(count, Some(2), "{kind:?}, {blocks} left");
     });
 }
 
