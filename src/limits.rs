@@ -232,6 +232,11 @@ pub const TUNNEL_ANSWER_MAX: usize = 8 * KIB;
 /// Bytes of an answer's status line and headers; servers stay below 8 KiB by
 /// default. hyper reads ahead, so that up to half as much again may pass.
 pub const ANSWER_HEAD_MAX: usize = 64 * KIB;
+/// Bytes before an answer's body in all, with those of the answers like 103 that come
+/// before it.
+pub const ANSWER_HEADS_MAX: u64 = 4 * ANSWER_HEAD_MAX as u64;
+/// Such answers that a proxy may give before that to CONNECT.
+pub const TUNNEL_INTERIM_MAX: usize = 8;
 /// How long a kept connection may take to be ready for the next request: it is
 /// at once, unless the server answered before it had read the whole request.
 pub const KEEP_ALIVE_SETTLE: Duration = Duration::from_millis(100);

@@ -14,7 +14,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::Body;
 use super::stream::{Metered, Stream, Traffic};
-use crate::limits::{ANSWER_BODY_KEPT, ANSWER_BODY_MAX, ANSWER_HEAD_MAX, KEEP_ALIVE_SETTLE};
+use crate::limits::{
+    ANSWER_BODY_KEPT, ANSWER_BODY_MAX, ANSWER_HEAD_MAX, ANSWER_HEADS_MAX, KEEP_ALIVE_SETTLE,
+};
 
 /// A connection and the task that drives it.
 pub(super) struct Connection {
@@ -59,8 +61,10 @@ impl Connection {
         })
     }
 
-    /// Whether another request can go out: not once the server has closed.
+    /// Whether another request can go out: not once the server has closed, or sent
+    /// what nobody has asked for.
     pub(super) async fn is_ready(&mut self) -> bool {
+        self.traffic.expect_quiet();
         self.sender.is_ready()
             || matches!(
                 timeout(KEEP_ALIVE_SETTLE, self.sender.ready()).await,
@@ -95,6 +99,8 @@ impl Connection {
 
     async fn answer(&mut self, request: Request<Body>) -> Result<Received, Broken> {
         let before = self.traffic.received();
+        // Answers like 103, which are none yet, could come for ever.
+        self.traffic.let_in(ANSWER_HEADS_MAX);
         let response = match self.sender.send_request(request).await {
             Ok(response) => response,
             Err(error) => {
@@ -105,6 +111,7 @@ impl Connection {
                 });
             }
         };
+        self.traffic.let_in(u64::MAX);
         let (head, mut body) = response.into_parts();
         let mut received = Received {
             status: head.status.as_u16(),

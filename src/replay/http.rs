@@ -200,7 +200,9 @@ impl Client {
                 Some(location) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
                     let endpoint = self.route.endpoint();
                     path = redirect::resolve(endpoint, &path, &location).ok_or_else(|| {
-                        let target = shown(&location);
+                        // What a login page is told about the way back tells the operator
+                        // nothing.
+                        let target = shown(location.split('?').next().unwrap_or_default());
                         format!("answered {status} to another server, not followed: {target}")
                     })?;
                 }

@@ -89,7 +89,11 @@ impl Replayer {
 
     /// Asks whether the main server is healthy.
     pub async fn probe(&mut self) -> Probe {
-        self.client.probe().await
+        match self.client.probe().await {
+            Probe::Healthy => Probe::Healthy,
+            // It may quote what a server says, which knows all of that.
+            Probe::Unhealthy(why) => Probe::Unhealthy(self.masked(&why, &self.api_key)),
+        }
     }
 
     /// Closes the connection to the server, if there is one.
@@ -252,11 +256,16 @@ impl Replayer {
         api_key.chain(self.credentials.iter().cloned()).collect()
     }
 
+    /// What a server says, cut at [`LOCATION_KEPT`] or shorter, as an event may.
+    fn masked(&self, text: &str, api_key: &str) -> String {
+        set_aside::without(text, &self.secrets(api_key), LOCATION_KEPT)
+    }
+
     fn report(&self, answer: &Answer, api_key: &str) {
         let status = u64::from(answer.status).into();
         match &answer.location {
             Some(location) if (300..400).contains(&answer.status) => {
-                let location = set_aside::without(location, &self.secrets(api_key), LOCATION_KEPT);
+                let location = self.masked(location, api_key);
                 self.events.emit(
                     "main_redirects",
                     &[("status", status), ("location", (&location).into())],

@@ -3,10 +3,12 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -18,6 +20,21 @@ pub(super) enum Stream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream<Stream>>),
+}
+
+impl Stream {
+    /// Whether something waits to be read, the end included. What tokio knows is as
+    /// old as its last look at all sockets.
+    fn has_unread(&self) -> bool {
+        match self {
+            Stream::Plain(stream) => {
+                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                rustix::net::recv(stream, &mut [0; 1], flags) != Err(Errno::AGAIN)
+            }
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => stream.get_ref().0.has_unread(),
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -86,12 +103,17 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What went over a [`Metered`] stream; shared with whoever waits for it.
+/// What went over a [`Metered`] stream, and what may; shared with whoever waits for
+/// it.
 #[derive(Debug)]
 pub(super) struct Traffic {
     opened: Instant,
+    /// Nothing is to come before something is sent.
+    quiet: AtomicBool,
     /// Bytes.
     received: AtomicU64,
+    /// As many may be received.
+    most: AtomicU64,
     /// Milliseconds from `opened` to the last byte that the kernel took.
     sent_at: AtomicU64,
 }
@@ -100,6 +122,18 @@ impl Traffic {
     /// Bytes received since the connection was made.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Lets so many further bytes in, and then fails.
+    pub(super) fn let_in(&self, bytes: u64) {
+        let most = self.received().saturating_add(bytes);
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Nothing is to be read before the next byte is sent: the write fails if there
+    /// is. It would be taken for the answer to what is sent.
+    pub(super) fn expect_quiet(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
     }
 
     /// When the last byte was sent.
@@ -118,7 +152,9 @@ impl Metered {
     pub(super) fn new(stream: Stream) -> (Metered, Arc<Traffic>) {
         let traffic = Arc::new(Traffic {
             opened: Instant::now(),
+            quiet: AtomicBool::new(false),
             received: AtomicU64::new(0),
+            most: AtomicU64::new(u64::MAX),
             sent_at: AtomicU64::new(0),
         });
         let metered = Metered {
@@ -126,6 +162,14 @@ impl Metered {
             traffic: Arc::clone(&traffic),
         };
         (metered, traffic)
+    }
+
+    fn check_quiet(&self) -> io::Result<()> {
+        if self.traffic.quiet.swap(false, Ordering::Relaxed) && self.stream.has_unread() {
+            let why = "something came that nobody has asked for";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(())
     }
 
     fn note_sent(&self) {
@@ -144,7 +188,11 @@ impl AsyncRead for Metered {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let bytes = (buf.filled().len() - before) as u64;
-        self.traffic.received.fetch_add(bytes, Ordering::Relaxed);
+        let received = self.traffic.received.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if received > self.traffic.most.load(Ordering::Relaxed) {
+            let why = "the answer does not begin";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -155,6 +203,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_quiet()?;
         let bytes = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.note_sent();
         Poll::Ready(Ok(bytes))
@@ -165,6 +214,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_quiet()?;
         let bytes = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
         self.note_sent();
         Poll::Ready(Ok(bytes))
@@ -180,5 +230,52 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn pair() -> (Metered, Arc<Traffic>, std::net::TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (metered, traffic) = Metered::new(Stream::Plain(stream.unwrap()));
+        (metered, traffic, listener.accept().unwrap().0)
+    }
+
+    /// Nothing here looks at the sockets between what comes and the next write.
+    #[tokio::test]
+    async fn what_nobody_has_asked_for_is_seen_before_the_next_write() {
+        let (mut stream, traffic, mut server) = pair().await;
+        traffic.expect_quiet();
+        stream.write_all(b"request").await.unwrap();
+        server.write_all(b"stray").unwrap();
+        // Somebody has asked.
+        stream.write_all(b"request").await.unwrap();
+        traffic.expect_quiet();
+        let error = stream.write_all(b"request").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let (mut stream, traffic, server) = pair().await;
+        drop(server);
+        traffic.expect_quiet();
+        assert!(stream.write_all(b"request").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn no_more_is_let_in_than_was_said() {
+        let (mut stream, traffic, mut server) = pair().await;
+        server.write_all(&[0; 30]).unwrap();
+        let mut buffer = [0; 10];
+        traffic.let_in(20);
+        stream.read_exact(&mut buffer).await.unwrap();
+        stream.read_exact(&mut buffer).await.unwrap();
+        assert!(stream.read_exact(&mut buffer).await.is_err());
+        assert_eq!(traffic.received(), 30);
     }
 }

@@ -6,7 +6,7 @@ use super::USER_AGENT;
 use super::authority::Authority;
 use super::proxy::Proxy;
 use super::stream::Stream;
-use crate::limits::TUNNEL_ANSWER_MAX;
+use crate::limits::{TUNNEL_ANSWER_MAX, TUNNEL_INTERIM_MAX};
 
 /// Asks the proxy at the other end of `stream` for a tunnel to `target`.
 ///
@@ -20,14 +20,14 @@ pub(super) async fn open(
     let request = request(proxy, target);
     stream.write_all(&request).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
-    let status = loop {
-        match status(&head(&mut stream).await?) {
+    let mut answered = status(&head(&mut stream).await?);
+    for _ in 0..TUNNEL_INTERIM_MAX {
+        if let Some(100..=199) = answered {
             // Not the answer yet (RFC 9110, 15.2).
-            Some(100..=199) => {}
-            status => break status,
+            answered = status(&head(&mut stream).await?);
         }
-    };
-    match status {
+    }
+    match answered {
         Some(200..=299) => Ok(stream),
         Some(status @ (401 | 407)) => {
             Err(format!("no tunnel: it wants other credentials ({status})"))

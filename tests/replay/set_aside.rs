@@ -189,3 +189,23 @@ fn a_redirect_that_quotes_the_key_is_shown_without_it() {
         );
     }
 }
+
+#[test]
+fn a_probe_that_is_sent_to_a_login_does_not_show_what_its_page_is_told() {
+    let server = MainServer::new_up();
+    let mut turn = 0;
+    server.on_get(move |_| {
+        turn += 1;
+        let location = format!("http://a:b@login/{AGENTS}/?key={AGENTS}&next=http://c:d@here/");
+        match turn {
+            1 => Answer::status(302).header("Location", &location),
+            _ => Answer::ok(),
+        }
+    });
+    let stage = Stage::with(server, |builder| builder.api_key(AGENTS));
+    stage.store(&texts(["a"]));
+    stage.wait_for("\"a\"");
+    let event = &stage.agent.events_named("main_unhealthy_accepting_logs")[0];
+    let why = "answered 302 to another server, not followed: http://***@login/***/";
+    assert_eq!(event["error"], why);
+}
