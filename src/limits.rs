@@ -32,12 +32,14 @@ pub const SMALL_BODIES_BUDGET: usize = 512 * KIB;
 /// Bytes that each call costs in the budget beyond its body: its task, its
 /// stream and its headers.
 pub const CALL_OVERHEAD: usize = 2 * KIB;
-/// Connections served at once; further ones wait in the listen backlog. A call
-/// takes about a millisecond, and the idle make room.
-pub const CONNECTIONS_MAX: usize = 32;
-/// Connections at once while a socket is given up, whose backlog goes with it: an
-/// idle one takes 16 KiB, so 3 MiB in all; further ones wait for their place.
-pub const CONNECTIONS_IN_A_RUSH: usize = 192;
+/// Connections served at once, of 16 KiB each while they are idle; further ones wait
+/// in the listen backlog, and the idle make room. More than there are processes that
+/// log at the same moment: to a client that is held up for a while, as one without
+/// CPU time is, an idle connection that is cut is a call that failed.
+pub const CONNECTIONS_MAX: usize = 192;
+/// Calls in flight over all connections; a connection with one more is read on when
+/// there are less.
+pub const CALLS_MAX: usize = 32 * STREAMS_MAX as usize;
 /// Descriptors kept free of client connections: stdio and events 4, runtime 3,
 /// signals 4, lock 1, listener 2, store 4, logs 3, watcher 1, the server 1, and one
 /// each for a lookup and for the client that is accepted to make room for.
@@ -68,6 +70,8 @@ pub const HEADER_BLOCK_MAX: usize = 32 * KIB;
 /// Bytes of HPACK's dynamic table that a client may use: the default of RFC 9113
 /// 6.5.2, which the agent's SETTINGS never change.
 pub const HPACK_TABLE_MAX: usize = 4 * KIB;
+/// Bytes of a body that have to come before its call is in the line for the budget.
+pub const BODY_START_MIN: usize = 4 * KIB;
 /// A body that makes no progress for this long while others wait is dropped …
 pub const BODY_STALL: Duration = Duration::from_secs(5);
 /// … which is looked at this often, so that a time in which the agent itself was

@@ -59,7 +59,7 @@ fn wait_answer(raw: &mut Raw, stream: u32, deadline: Duration) -> Frame {
 fn stalled_bodies_are_dropped_when_others_wait() {
     let siege = Siege::start();
     let socket = siege.socket();
-    let mut holders: Vec<Raw> = (0..3).map(|_| stalled(&socket, 1000)).collect();
+    let mut holders: Vec<Raw> = (0..3).map(|_| stalled(&socket, 8000)).collect();
     let mut small = 0;
     let waiting: Vec<JoinHandle<Duration>> = (0..8)
         .map(|_| {
@@ -87,11 +87,27 @@ fn stalled_bodies_are_dropped_when_others_wait() {
     assert_eq!(siege.stop(), 12 + small);
 }
 
+/// They are not even in the line for the budget.
+#[test]
+fn clients_that_promise_bodies_and_send_little_hold_nobody() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let mut raw = Raw::open(&socket);
+    for stream in (1..120).step_by(2) {
+        raw.call(stream, &promise(LARGE), 0);
+    }
+    let _little: Vec<Raw> = (0..30).map(|_| stalled(&socket, 1000)).collect();
+    for _ in 0..3 {
+        honest_with(&socket, &large_json(), PROMPT);
+    }
+    assert_eq!(siege.stop(), 4);
+}
+
 #[test]
 fn a_trickle_is_no_progress_when_others_wait() {
     let siege = Siege::start();
     let socket = siege.socket();
-    let mut holders: Vec<Raw> = (0..3).map(|_| stalled(&socket, 1000)).collect();
+    let mut holders: Vec<Raw> = (0..3).map(|_| stalled(&socket, 8000)).collect();
     let call = std::thread::spawn(move || honest_with(&socket, &large_json(), DROPPED));
     let pieces = [frame(DATA, 0, 1, b" "), frame(DATA, 0, 1, b"")];
     let mut turn = 0;

@@ -127,6 +127,21 @@ fn begun_bodies_of_many_calls_take_little() {
     });
 }
 
+#[test]
+fn small_pieces_of_bodies_do_not_keep_what_they_came_with() {
+    let (space, nothing) = ([b' '; 256], [0; 16_384]);
+    flood("pieces far from each other", PEAK_KIB, |raw| {
+        for stream in odd(10) {
+            raw.try_send(&call(stream, &promise(4_000_000), 0));
+            for _ in 0..90 {
+                let piece = frame(DATA, 0, stream, &space);
+                // Of no known type.
+                raw.try_send(&[piece, frame(0xee, 0, 0, &nothing)].concat());
+            }
+        }
+    });
+}
+
 fn be_u32(bytes: &[u8]) -> usize {
     u32::from_be_bytes(bytes.try_into().expect("four bytes")) as usize
 }

@@ -10,13 +10,13 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use hyper::Request;
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::ingest::authority::AuthorityAdapter;
 use crate::ingest::service::LogAgent;
 use crate::limits::{
-    CLOSE_GRACE, CONNECTION_WINDOW, CONNECTIONS_IN_A_RUSH, CONNECTIONS_MAX, DESCRIPTORS_RESERVED,
+    CALLS_MAX, CLOSE_GRACE, CONNECTION_WINDOW, CONNECTIONS_MAX, DESCRIPTORS_RESERVED,
     HEADER_LIST_MAX, IDLE_GRACE, STREAM_WINDOW, STREAMS_MAX,
 };
 
@@ -52,8 +52,8 @@ impl Peer {
 pub struct Connections {
     peers: Mutex<Vec<Arc<Peer>>>,
     limit: usize,
-    /// As many while the socket file changes or goes.
-    limit_in_a_rush: usize,
+    /// A permit for each call, over all of them.
+    calls: Arc<Semaphore>,
     changed: Notify,
     /// Clients beyond the limit are waiting to be accepted.
     crowded: AtomicBool,
@@ -66,15 +66,13 @@ impl Connections {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let descriptors =
             descriptors.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let limited = |most| {
-            descriptors
-                .saturating_sub(DESCRIPTORS_RESERVED)
-                .clamp(1, most)
-        };
+        let limit = descriptors
+            .saturating_sub(DESCRIPTORS_RESERVED)
+            .clamp(1, CONNECTIONS_MAX);
         Arc::new(Connections {
             peers: Mutex::default(),
-            limit: limited(CONNECTIONS_MAX),
-            limit_in_a_rush: limited(CONNECTIONS_IN_A_RUSH),
+            limit,
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
             changed: Notify::new(),
             crowded: AtomicBool::new(false),
         })
@@ -88,12 +86,6 @@ impl Connections {
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
         self.peers().len() > self.limit
-    }
-
-    /// True while there is room for one who would find nobody later.
-    #[must_use]
-    pub fn has_room_for_a_rush(&self) -> bool {
-        self.peers().len() < self.limit_in_a_rush
     }
 
     /// True while clients wait to be accepted.
@@ -191,35 +183,57 @@ async fn drive(stream: UnixStream, service: Arc<LogAgent>, registered: Registere
         },
         () = peer.close.notified() => return,
     };
-    let begin = |request, respond| {
-        let (service, peer) = (Arc::clone(&service), Arc::clone(peer));
-        let connections = Arc::clone(connections);
-        begin_at_once(async move {
-            let _call = PeerCall::new(&peer);
-            let crowded = || connections.is_crowded();
-            service.call(request, respond, crowded).await;
-        });
+    let serving = Serving {
+        service,
+        connections: Arc::clone(connections),
+        peer: Arc::clone(peer),
     };
     tokio::select! {
-        () = serve(&mut connection, &begin) => return,
+        () = serving.serve(&mut connection) => return,
         () = peer.close.notified() => connection.graceful_shutdown(),
     }
     // A client that does not react to GOAWAY cannot keep its place.
-    while timeout(CLOSE_GRACE, serve(&mut connection, &begin))
+    while timeout(CLOSE_GRACE, serving.serve(&mut connection))
         .await
         .is_err()
         && peer.in_flight.load(Relaxed) > 0
     {}
 }
 
-/// Begins every call until the connection ends. A broken connection is the
-/// client's affair: its calls were answered, or are not acknowledged.
-async fn serve(
-    connection: &mut h2::server::Connection<AuthorityAdapter<UnixStream>, Bytes>,
-    begin: impl Fn(Request<RecvStream>, SendResponse<Bytes>),
-) {
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        begin(request, respond);
+/// What the calls of a connection need.
+struct Serving {
+    service: Arc<LogAgent>,
+    connections: Arc<Connections>,
+    peer: Arc<Peer>,
+}
+
+impl Serving {
+    /// Begins every call until the connection ends. A broken connection is the
+    /// client's affair: its calls were answered, or are not acknowledged.
+    async fn serve(
+        &self,
+        connection: &mut h2::server::Connection<AuthorityAdapter<UnixStream>, Bytes>,
+    ) {
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            // One connection alone never has to wait here.
+            let permit = Arc::clone(&self.connections.calls).acquire_owned().await;
+            self.begin(request, respond, permit.ok());
+        }
+    }
+
+    fn begin(
+        &self,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let (service, peer) = (Arc::clone(&self.service), Arc::clone(&self.peer));
+        let connections = Arc::clone(&self.connections);
+        begin_at_once(async move {
+            let _call = (PeerCall::new(&peer), permit);
+            let crowded = || connections.is_crowded();
+            service.call(request, respond, crowded).await;
+        });
     }
 }
 

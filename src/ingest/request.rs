@@ -1,6 +1,7 @@
 //! Takes a gRPC request's message off the wire within the budget (spec 3): its
 //! bytes are reserved by the length it declares, before they are read.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -10,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::ingest::budget::Budget;
-use crate::limits::{BODY_LOOK, BODY_PROGRESS_MIN, BODY_STALL, MESSAGE_MAX};
+use crate::limits::{BODY_LOOK, BODY_PROGRESS_MIN, BODY_STALL, BODY_START_MIN, MESSAGE_MAX};
 
 /// Bytes before a gRPC message: a flag and the length.
 const PREFIX_LEN: usize = 5;
@@ -30,15 +31,15 @@ pub async fn receive(
     progress: impl Fn(),
 ) -> Result<(Bytes, OwnedSemaphorePermit), Status> {
     let mut pieces = Pieces::new(body);
-    let mut start = BytesMut::new();
-    while start.len() < PREFIX_LEN {
-        match pieces.next(&crowded).await? {
-            Some(data) => start.extend_from_slice(&data),
-            None => return Err(Status::invalid_argument("the request has no message")),
+    let mut message = BytesMut::new();
+    while message.len() < PREFIX_LEN {
+        pieces.ask_for_more();
+        if !pieces.append_to(&mut message, &crowded).await? {
+            return Err(Status::invalid_argument("the request has no message"));
         }
     }
-    let flag = start.get_u8();
-    let length = start.get_u32() as usize;
+    let flag = message.get_u8();
+    let length = message.get_u32() as usize;
     if flag != 0 {
         return Err(Status::unimplemented(
             "compressed messages are not supported",
@@ -50,24 +51,33 @@ pub async fn receive(
         )));
     }
     let share = budget.share(length);
-    let permit = share
-        .reserve(length)
-        .await
-        .ok_or_else(|| Status::unavailable("the agent is leaving"))?;
     let crowded = || share.is_short() || crowded();
-    let mut message = BytesMut::with_capacity(length);
-    message.extend_from_slice(&start);
-    drop(start);
-    pieces.restart();
-    while message.len() <= length {
-        match pieces.next(&crowded).await? {
-            Some(data) => {
-                progress();
-                message.extend_from_slice(&data);
-            }
-            None if message.len() == length => return Ok((message.freeze(), permit)),
-            None => break,
+    // Nobody waits behind a client that promises much and sends nothing.
+    let mut more = true;
+    while more && message.len() < length.min(BODY_START_MIN) {
+        pieces.ask_for_more();
+        more = pieces.append_to(&mut message, &crowded).await?;
+    }
+    let mut reserved = pin!(share.reserve(length));
+    // What the client may send meanwhile is copied as it comes: each piece keeps the
+    // whole buffer that it was read into.
+    let permit = loop {
+        tokio::select! {
+            biased;
+            permit = &mut reserved => break permit,
+            open = pieces.append_to(&mut message, || false), if more => more = open?,
         }
+    };
+    let permit = permit.ok_or_else(|| Status::unavailable("the agent is leaving"))?;
+    message.reserve(length.saturating_sub(message.len()));
+    pieces.restart();
+    while more && message.len() <= length {
+        pieces.ask_for_more();
+        more = pieces.append_to(&mut message, &crowded).await?;
+        progress();
+    }
+    if message.len() == length {
+        return Ok((message.freeze(), permit));
     }
     Err(Status::invalid_argument(format!(
         "the request declares a message of {length} bytes and holds {}",
@@ -78,6 +88,8 @@ pub async fn receive(
 /// A body piece by piece, as long as it makes progress or nobody waits.
 struct Pieces<'a> {
     body: &'a mut RecvStream,
+    /// Bytes that the client may not send again yet.
+    taken: usize,
     /// Bytes since the last progress.
     grown: usize,
     /// Time without progress while others waited.
@@ -89,6 +101,7 @@ impl<'a> Pieces<'a> {
     fn new(body: &'a mut RecvStream) -> Self {
         Pieces {
             body,
+            taken: 0,
             grown: 0,
             stalled: Duration::ZERO,
             next_look: Instant::now() + BODY_LOOK,
@@ -102,13 +115,30 @@ impl<'a> Pieces<'a> {
         self.next_look = Instant::now() + BODY_LOOK;
     }
 
+    /// Lets the client send as much as has been taken.
+    fn ask_for_more(&mut self) {
+        // The client is gone where this fails.
+        let taken = std::mem::take(&mut self.taken);
+        let _ = self.body.flow_control().release_capacity(taken);
+    }
+
+    /// Appends the body's next bytes; false at its end.
+    async fn append_to(
+        &mut self,
+        message: &mut BytesMut,
+        crowded: impl Fn() -> bool,
+    ) -> Result<bool, Status> {
+        let piece = self.next(crowded).await?;
+        message.extend_from_slice(piece.as_deref().unwrap_or_default());
+        Ok(piece.is_some())
+    }
+
     /// The body's next bytes, `None` at its end.
     async fn next(&mut self, crowded: impl Fn() -> bool) -> Result<Option<Bytes>, Status> {
         loop {
             match timeout_at(self.next_look, self.body.data()).await {
                 Ok(Some(Ok(data))) => {
-                    // The client may send as much again; it is gone where this fails.
-                    let _ = self.body.flow_control().release_capacity(data.len());
+                    self.taken += data.len();
                     self.grown += data.len();
                     if self.grown >= BODY_PROGRESS_MIN {
                         self.restart();

@@ -127,7 +127,7 @@ impl Server {
         let Some(Listening { listener, .. }) = &self.listener else {
             return (false, false);
         };
-        while self.connections.has_room_for_a_rush() {
+        while !self.connections.is_over_limit() {
             match accept_now(listener) {
                 Ok(stream) => {
                     any = true;
