@@ -116,3 +116,25 @@ fn an_empty_environment_is_enough() {
     assert_eq!(server.delivered().len(), 1);
     assert_eq!(names_in(folder.path()), ["session"]);
 }
+
+/// What was removed is the remover's loss; what comes after it is nobody's.
+#[test]
+fn a_store_that_was_removed_takes_no_more_records() {
+    let folder = temp_folder();
+    let mut server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    let send = || block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k"));
+    assert!(send().expect("stored").success);
+    std::fs::remove_dir_all(folder.path().join("lmdb")).expect("remove the store");
+    let refused = send().expect_err("an ack for what is written nowhere");
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert!(refused.message().contains("was removed"), "{refused:?}");
+    agent.wait_event("store_removed", DEADLINE);
+    server.up();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.delivered_json(), [b"1"]);
+    assert_eq!(names_in(folder.path()), ["session"]);
+}

@@ -1,7 +1,10 @@
 //! An open store and what its writer knows of it.
 
-use crate::error::Result;
-use crate::store::lmdb::{Lmdb, StoreId};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::{Error, Result};
+use crate::store::lmdb::{DATA_FILE, Lmdb, StoreId};
 use crate::store::mark::MarkFile;
 use crate::store::record::StoreName;
 use crate::store::{Details, Marks, Record, record};
@@ -10,13 +13,15 @@ pub(super) struct OpenStore {
     pub(super) lmdb: Lmdb,
     name: StoreName,
     mark: MarkFile,
+    /// Device and inode of the data file.
+    file: Option<(u64, u64)>,
 }
 
 impl OpenStore {
     /// Takes a store over, and tells what of it is done with but not deleted.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`](crate::error::Error::DiskFailed).
+    /// [`Error::DiskFailed`].
     pub(super) fn new((lmdb, id): (Lmdb, StoreId)) -> Result<(OpenStore, Marks)> {
         let (mark, through) = MarkFile::open(lmdb.folder(), id);
         let marks = match through {
@@ -26,8 +31,30 @@ impl OpenStore {
                 count: lmdb.count_through(through)?,
             },
         };
-        let name = StoreName::new(&id);
-        Ok((OpenStore { lmdb, name, mark }, marks))
+        let store = OpenStore {
+            file: identity(&lmdb),
+            lmdb,
+            name: StoreName::new(&id),
+            mark,
+        };
+        Ok((store, marks))
+    }
+
+    /// Makes sure that the data file's path leads to the file that is open. Of one that
+    /// was removed, what it holds is sent while the agent lives; but what is written to
+    /// it is gone with the agent.
+    ///
+    /// # Errors
+    /// [`Error::DiskFailed`].
+    pub(super) fn check_in_place(&self) -> Result<()> {
+        if identity(&self.lmdb) == self.file {
+            return Ok(());
+        }
+        Err(Error::DiskFailed(format!(
+            "the store {} was removed under the agent, which takes no more records until \
+             it has sent what was left",
+            self.lmdb.folder().display()
+        )))
     }
 
     /// Opens the store anew. Nobody else had it meanwhile: it needs no check.
@@ -69,11 +96,16 @@ impl OpenStore {
     /// Sizes and ages.
     ///
     /// # Errors
-    /// [`Error::DiskFailed`](crate::error::Error::DiskFailed).
+    /// [`Error::DiskFailed`].
     pub(super) fn details(&self) -> Result<Details> {
         Ok(Details {
             bytes: self.lmdb.bytes()?,
             oldest: self.lmdb.key_bounds()?.map(|(first, _)| first),
         })
     }
+}
+
+fn identity(lmdb: &Lmdb) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(lmdb.folder().join(DATA_FILE)).ok()?;
+    Some((found.dev(), found.ino()))
 }

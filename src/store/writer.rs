@@ -2,6 +2,7 @@
 //! durable transaction (group commit, spec 4).
 
 use std::fs;
+use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -86,9 +87,13 @@ impl Writer {
             // Without the marker the next start takes a little longer.
             let _ = open::mark_clean(&folder);
         } else if self.base.is_in_place() {
-            fs::remove_dir_all(&folder).map_err(|error| {
-                Error::DiskFailed(format!("removing {}: {error}", folder.display()))
-            })?;
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let why = format!("removing {}: {error}", folder.display());
+                    return Err(Error::DiskFailed(why));
+                }
+                _ => {}
+            }
             *self.shared.marks() = Marks::default();
         }
         Ok(())
@@ -193,6 +198,14 @@ impl Writer {
             self.gather(&mut group).await;
             let last = group.last.take();
             let closing = matches!(last, Some(Command::Close { .. }));
+            if !group.inserts.is_empty()
+                && let Err(removed) = store.check_in_place()
+            {
+                let text = removed.to_string();
+                self.events
+                    .emit("store_removed", &[("error", (&text).into())]);
+                self.turn_away(&mut group, &removed);
+            }
             self.commit(&mut store, group, closing)?;
             if store.lmdb.is_stuck() {
                 self.check_in_place()?;
