@@ -93,6 +93,25 @@ fn calls_without_end_make_room_for_others() {
 }
 
 #[test]
+fn more_calls_than_are_begun_make_room_for_others() {
+    let siege = Siege::start();
+    // More than CALLS_MAX, none of which goes on.
+    let calls: Vec<u8> = (0..64).flat_map(|n| call(2 * n + 1, b"", 0)).collect();
+    let crowd: Vec<Raw> = (0..40)
+        .map(|_| {
+            let mut raw = Raw::open(&siege.socket());
+            raw.send(&calls);
+            raw
+        })
+        .collect();
+    let served = siege.honest(DEADLINE);
+    println!("served after {served:?}");
+    siege.honest(PROMPT);
+    drop(crowd);
+    assert_eq!(siege.stop(), 3);
+}
+
+#[test]
 fn a_backlog_that_goes_with_its_socket_is_not_taken_all_at_once() {
     let siege = Siege::start();
     let socket = siege.socket();

@@ -88,10 +88,10 @@ impl Connections {
         self.peers().len() > self.limit
     }
 
-    /// True while clients wait to be accepted.
+    /// True while clients wait to be accepted, or their calls to be begun.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.crowded.load(Relaxed)
+        self.crowded.load(Relaxed) || self.calls.available_permits() == 0
     }
 
     /// Says whether clients wait to be accepted.
@@ -215,7 +215,7 @@ impl Serving {
         connection: &mut h2::server::Connection<AuthorityAdapter<UnixStream>, Bytes>,
     ) {
         while let Some(Ok((request, respond))) = connection.accept().await {
-            // One connection alone never has to wait here.
+            // Those that make no progress have to go then, and it goes on.
             let permit = Arc::clone(&self.connections.calls).acquire_owned().await;
             self.begin(request, respond, permit.ok());
         }
