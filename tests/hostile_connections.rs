@@ -10,7 +10,7 @@ use support::hostile::{Got, Raw, call, whole_call};
 use support::sender::{Sender, block_on};
 use support::siege::Siege;
 use support::wait;
-use support::wire::{GOAWAY, HEADERS};
+use support::wire::{GOAWAY, HEADERS, opening};
 use tokio::sync::oneshot;
 
 /// Everybody who waits is served by then: an idle connection is spared for
@@ -70,6 +70,28 @@ fn idle_connections_make_room_when_descriptors_run_out() {
     siege.honest(DEADLINE);
     drop(crowd);
     assert_eq!(siege.stop(), 5);
+}
+
+/// As processes are that get no CPU time: to their clients a connection that was
+/// closed is a call that failed.
+#[test]
+fn clients_that_are_held_up_for_a_moment_are_served() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let mut silent: Vec<Raw> = (0..80).map(|_| Raw::connect(&socket)).collect();
+    let mut idle = idle(&socket, 80);
+    // The length is what counts: more than what others are spared for.
+    std::thread::sleep(Duration::from_secs(1));
+    for raw in &mut silent {
+        raw.send(&opening());
+    }
+    for raw in silent.iter_mut().chain(&mut idle) {
+        raw.send(&whole_call(1, "{}"));
+    }
+    for raw in silent.iter_mut().chain(&mut idle) {
+        raw.wait_frame(HEADERS, PROMPT);
+    }
+    assert_eq!(siege.stop(), 1 + 160);
 }
 
 #[test]
