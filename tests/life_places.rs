@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
@@ -137,4 +138,21 @@ fn a_store_that_was_removed_takes_no_more_records() {
     agent.expect_exit(0, DEADLINE);
     assert_eq!(server.delivered_json(), [b"1"]);
     assert_eq!(names_in(folder.path()), ["session"]);
+}
+
+#[test]
+fn a_signal_says_that_nobody_has_what_was_left_in_a_removed_store() {
+    let folder = temp_folder();
+    let server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    let stored = block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k"));
+    assert!(stored.expect("stored").success);
+    std::fs::remove_dir_all(folder.path().join("lmdb")).expect("remove the store");
+    agent.signal(Signal::TERM);
+    agent.expect_exit(74, DEADLINE);
+    assert!(agent.stderr().contains("was removed"), "{}", agent.stderr());
+    assert_eq!(agent.events().pop().expect("events")["left"], 1);
 }

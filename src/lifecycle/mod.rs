@@ -135,7 +135,14 @@ async fn serve(
     };
     let stopped = stop(&mut life, &end, &mut signals).await;
     summarise(&life, &end, start);
-    stopped
+    stopped?;
+    // What is left may not be on disk.
+    if writing.is_finished()
+        && let Ok(Err(error)) = writing.await
+    {
+        return Err(error);
+    }
+    Ok(())
 }
 
 /// What the writer ended with.

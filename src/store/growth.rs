@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -31,6 +31,11 @@ impl Growth {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)?;
         Ok(Growth { file })
+    }
+
+    /// True once the data file has no name any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
     }
 
     /// Appends zeros where less than `wanted` bytes are left behind the `used`

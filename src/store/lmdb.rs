@@ -277,6 +277,11 @@ impl Lmdb {
         }
     }
 
+    /// True once the data file has no name any more.
+    pub fn is_removed(&self) -> bool {
+        self.growth.as_ref().is_some_and(Growth::is_removed)
+    }
+
     /// Bytes of the file up to the end of its last page in use.
     fn used(&self) -> u64 {
         (self.env.info().last_page_number as u64 + 1) * self.page_size

@@ -1,10 +1,7 @@
 //! An open store and what its writer knows of it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use crate::error::{Error, Result};
-use crate::store::lmdb::{DATA_FILE, Lmdb, StoreId};
+use crate::store::lmdb::{Lmdb, StoreId};
 use crate::store::mark::MarkFile;
 use crate::store::record::StoreName;
 use crate::store::{Details, Marks, Record, record};
@@ -13,8 +10,6 @@ pub(super) struct OpenStore {
     pub(super) lmdb: Lmdb,
     name: StoreName,
     mark: MarkFile,
-    /// Device and inode of the data file.
-    file: Option<(u64, u64)>,
 }
 
 impl OpenStore {
@@ -31,23 +26,18 @@ impl OpenStore {
                 count: lmdb.count_through(through)?,
             },
         };
-        let store = OpenStore {
-            file: identity(&lmdb),
-            lmdb,
-            name: StoreName::new(&id),
-            mark,
-        };
-        Ok((store, marks))
+        let name = StoreName::new(&id);
+        Ok((OpenStore { lmdb, name, mark }, marks))
     }
 
-    /// Makes sure that the data file's path leads to the file that is open. Of one that
-    /// was removed, what it holds is sent while the agent lives; but what is written to
-    /// it is gone with the agent.
+    /// Makes sure that the data file has a name yet. Of one that was removed, what it
+    /// holds is sent while the agent lives; but what is written to it is gone with the
+    /// agent.
     ///
     /// # Errors
     /// [`Error::DiskFailed`].
-    pub(super) fn check_in_place(&self) -> Result<()> {
-        if identity(&self.lmdb) == self.file {
+    pub(super) fn check_not_removed(&self) -> Result<()> {
+        if !self.lmdb.is_removed() {
             return Ok(());
         }
         Err(Error::DiskFailed(format!(
@@ -103,9 +93,4 @@ impl OpenStore {
             oldest: self.lmdb.key_bounds()?.map(|(first, _)| first),
         })
     }
-}
-
-fn identity(lmdb: &Lmdb) -> Option<(u64, u64)> {
-    let found = fs::symlink_metadata(lmdb.folder().join(DATA_FILE)).ok()?;
-    Some((found.dev(), found.ino()))
 }

@@ -82,8 +82,10 @@ impl Writer {
     fn close(&self, store: OpenStore, how: Close) -> Result<()> {
         let folder = store.lmdb.folder().to_owned();
         let empty = self.shared.status.borrow().count == 0;
+        let not_removed = store.check_not_removed();
         drop(store);
         if how == Close::Keep && !empty {
+            not_removed?;
             // Without the marker the next start takes a little longer.
             let _ = open::mark_clean(&folder);
         } else if self.base.is_in_place() {
@@ -199,7 +201,7 @@ impl Writer {
             let last = group.last.take();
             let closing = matches!(last, Some(Command::Close { .. }));
             if !group.inserts.is_empty()
-                && let Err(removed) = store.check_in_place()
+                && let Err(removed) = store.check_not_removed()
             {
                 let text = removed.to_string();
                 self.events
