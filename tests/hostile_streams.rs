@@ -24,7 +24,7 @@ const PROMPT: Duration = Duration::from_secs(5);
 const PEAK_KIB: u64 = 32 * 1024;
 /// What the agent allows: STREAMS_MAX.
 const STREAMS: u32 = 64;
-/// Of CONNECTIONS_MAX, so that an honest client finds a place.
+/// With all their streams less than CALLS_MAX, so that an honest call is begun.
 const CONNECTIONS: usize = 28;
 
 const WINDOW_UPDATE: u8 = 8;

@@ -215,22 +215,19 @@ impl Serving {
         connection: &mut h2::server::Connection<AuthorityAdapter<UnixStream>, Bytes>,
     ) {
         while let Some(Ok((request, respond))) = connection.accept().await {
-            // Those that make no progress have to go then, and it goes on.
-            let permit = Arc::clone(&self.connections.calls).acquire_owned().await;
-            self.begin(request, respond, permit.ok());
+            let mut call = PeerCall::new(&self.peer);
+            // While there are too many, those that make no progress have to go.
+            let calls = Arc::clone(&self.connections.calls);
+            call.permit = calls.acquire_owned().await.ok();
+            self.begin(request, respond, call);
         }
     }
 
-    fn begin(
-        &self,
-        request: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) {
-        let (service, peer) = (Arc::clone(&self.service), Arc::clone(&self.peer));
+    fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>, call: PeerCall) {
+        let service = Arc::clone(&self.service);
         let connections = Arc::clone(&self.connections);
         begin_at_once(async move {
-            let _call = (PeerCall::new(&peer), permit);
+            let _call = call;
             let crowded = || connections.is_crowded();
             service.call(request, respond, crowded).await;
         });
@@ -249,19 +246,26 @@ fn begin_at_once(call: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Counts a call of a connection as in flight.
-struct PeerCall<'a>(&'a Peer);
+struct PeerCall {
+    peer: Arc<Peer>,
+    /// One of [`CALLS_MAX`]; none while it waits to be begun.
+    permit: Option<OwnedSemaphorePermit>,
+}
 
-impl<'a> PeerCall<'a> {
-    fn new(peer: &'a Peer) -> Self {
+impl PeerCall {
+    fn new(peer: &Arc<Peer>) -> Self {
         peer.in_flight.fetch_add(1, Relaxed);
-        PeerCall(peer)
+        PeerCall {
+            peer: Arc::clone(peer),
+            permit: None,
+        }
     }
 }
 
-impl Drop for PeerCall<'_> {
+impl Drop for PeerCall {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-        self.0.served.fetch_add(1, Relaxed);
-        self.0.touch();
+        self.peer.in_flight.fetch_sub(1, Relaxed);
+        self.peer.served.fetch_add(1, Relaxed);
+        self.peer.touch();
     }
 }

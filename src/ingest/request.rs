@@ -1,5 +1,6 @@
 //! Takes a gRPC request's message off the wire within the budget (spec 3): its
-//! bytes are reserved by the length it declares, before they are read.
+//! bytes are reserved by the length it declares, before its client is asked for
+//! more than it may send unasked.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -32,24 +33,7 @@ pub async fn receive(
 ) -> Result<(Bytes, OwnedSemaphorePermit), Status> {
     let mut pieces = Pieces::new(body);
     let mut message = BytesMut::new();
-    while message.len() < PREFIX_LEN {
-        pieces.ask_for_more();
-        if !pieces.append_to(&mut message, &crowded).await? {
-            return Err(Status::invalid_argument("the request has no message"));
-        }
-    }
-    let flag = message.get_u8();
-    let length = message.get_u32() as usize;
-    if flag != 0 {
-        return Err(Status::unimplemented(
-            "compressed messages are not supported",
-        ));
-    }
-    if length > MESSAGE_MAX {
-        return Err(Status::resource_exhausted(format!(
-            "the message has {length} bytes, the limit is {MESSAGE_MAX}"
-        )));
-    }
+    let length = prefix(&mut pieces, &mut message, &crowded).await?;
     let share = budget.share(length);
     let crowded = || share.is_short() || crowded();
     // Nobody waits behind a client that promises much and sends nothing.
@@ -83,6 +67,34 @@ pub async fn receive(
         "the request declares a message of {length} bytes and holds {}",
         message.len()
     )))
+}
+
+/// Reads and checks what stands before a message: its length. What comes along of
+/// the message itself stays in `message`.
+async fn prefix(
+    pieces: &mut Pieces<'_>,
+    message: &mut BytesMut,
+    crowded: impl Fn() -> bool,
+) -> Result<usize, Status> {
+    while message.len() < PREFIX_LEN {
+        pieces.ask_for_more();
+        if !pieces.append_to(message, &crowded).await? {
+            return Err(Status::invalid_argument("the request has no message"));
+        }
+    }
+    let flag = message.get_u8();
+    let length = message.get_u32() as usize;
+    if flag != 0 {
+        return Err(Status::unimplemented(
+            "compressed messages are not supported",
+        ));
+    }
+    if length > MESSAGE_MAX {
+        return Err(Status::resource_exhausted(format!(
+            "the message has {length} bytes, the limit is {MESSAGE_MAX}"
+        )));
+    }
+    Ok(length)
 }
 
 /// A body piece by piece, as long as it makes progress or nobody waits.
