@@ -2,6 +2,7 @@
 
 mod canned;
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -300,4 +301,57 @@ async fn a_name_is_resolved() {
     assert_eq!(status(&mut client).await, Ok(200));
     let host = format!("\r\nHost: localhost:{}\r\n", server.port);
     assert!(server.requests()[0].contains(&host));
+}
+
+#[tokio::test]
+async fn answers_before_the_answer_have_an_end() {
+    let server = Server::start(|_, mut peer| async move {
+        peer.request().await.unwrap();
+        let hint = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(100);
+        // 400 KiB; then what would be taken.
+        for _ in 0..100 {
+            peer.send(&hint).await;
+        }
+        peer.send(OK).await;
+        peer.closed().await;
+    })
+    .await;
+    let why = status(&mut server.client()).await.unwrap_err();
+    assert!(why.contains("the answer does not begin"), "{why}");
+}
+
+/// It stands in the socket already when the next record is sent, but nobody has
+/// looked at the sockets since: this test holds up its own runtime, as a flush does.
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_is_none_to_the_next_record() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (send_it, wanted) = std::sync::mpsc::channel();
+    let (sent, is_there) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        read_record(&mut first);
+        first.write_all(OK).unwrap();
+        wanted.recv().unwrap();
+        first.write_all(OK).unwrap();
+        sent.send(()).unwrap();
+        let (mut second, _) = listener.accept().unwrap();
+        read_record(&mut second);
+        let created = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+        second.write_all(created).unwrap();
+    });
+    let mut client = Client::new(Endpoint::parse(&url).unwrap(), Timeouts::default());
+    assert_eq!(status(&mut client).await, Ok(200));
+    send_it.send(()).unwrap();
+    is_there.recv().unwrap();
+    assert_eq!(status(&mut client).await, Ok(201));
+}
+
+fn read_record(stream: &mut std::net::TcpStream) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"}") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        request.extend(byte);
+    }
 }

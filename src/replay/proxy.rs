@@ -74,7 +74,7 @@ impl Proxy {
 
     /// Reads `[http://|https://|socks5://|socks5h://][user:password@]host[:port]`;
     /// what follows is of no meaning.
-    fn parse(value: &str) -> Result<Proxy, String> {
+    pub(super) fn parse(value: &str) -> Result<Proxy, String> {
         let (scheme, rest) = match value.split_once("://") {
             None => (Scheme::Http, value),
             Some((name, rest)) => {

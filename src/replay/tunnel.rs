@@ -20,13 +20,14 @@ pub(super) async fn open(
     let request = request(proxy, target);
     stream.write_all(&request).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
-    let mut answered = status(&head(&mut stream).await?);
-    for _ in 0..TUNNEL_INTERIM_MAX {
-        if let Some(100..=199) = answered {
+    let mut interim = 0;
+    let answered = loop {
+        match status(&head(&mut stream).await?) {
             // Not the answer yet (RFC 9110, 15.2).
-            answered = status(&head(&mut stream).await?);
+            Some(100..=199) if interim < TUNNEL_INTERIM_MAX => interim += 1,
+            status => break status,
         }
-    }
+    };
     match answered {
         Some(200..=299) => Ok(stream),
         Some(status @ (401 | 407)) => {
@@ -74,4 +75,35 @@ fn status(head: &[u8]) -> Option<u16> {
     let line = head.strip_prefix(b"HTTP/1.")?;
     let digits = std::str::from_utf8(line.get(2..5)?).ok()?;
     digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::replay::authority::Scheme;
+
+    #[tokio::test]
+    async fn a_proxy_may_say_that_it_is_at_it_but_not_for_ever() {
+        let proxy = Proxy::parse("http://proxy").unwrap();
+        let target = Authority::parse(Scheme::Http, "server").unwrap();
+        for (times, expected) in [
+            (TUNNEL_INTERIM_MAX, Ok(())),
+            (TUNNEL_INTERIM_MAX + 1, Err("no tunnel: it answered 103")),
+        ] {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+            let (mut peer, _) = listener.accept().unwrap();
+            let answer =
+                "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(times) + "HTTP/1.1 200 OK\r\n\r\n";
+            peer.write_all(answer.as_bytes()).unwrap();
+            let opened = open(Stream::Plain(stream.unwrap()), &proxy, &target).await;
+            assert_eq!(opened.map(drop), expected.map_err(str::to_owned), "{times}");
+            assert!(peer.read(&mut [0; 8]).unwrap() > 0);
+        }
+    }
 }
