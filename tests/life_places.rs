@@ -118,19 +118,28 @@ fn an_empty_environment_is_enough() {
     assert_eq!(names_in(folder.path()), ["session"]);
 }
 
-/// What was removed is the remover's loss; what comes after it is nobody's.
-#[test]
-fn a_store_that_was_removed_takes_no_more_records() {
+/// An agent whose store was removed with one record in it.
+fn with_a_removed_store(server: &MainServer) -> (tempfile::TempDir, Agent) {
     let folder = temp_folder();
-    let mut server = MainServer::new_down();
     let mut agent = Agent::builder(folder.path())
         .health_url(&server.url())
         .spawn();
     agent.wait_socket();
-    let send = || block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k"));
-    assert!(send().expect("stored").success);
-    std::fs::remove_dir_all(folder.path().join("lmdb")).expect("remove the store");
-    let refused = send().expect_err("an ack for what is written nowhere");
+    send(&agent).expect("stored");
+    fs::remove_dir_all(folder.path().join("lmdb")).expect("remove the store");
+    (folder, agent)
+}
+
+fn send(agent: &Agent) -> Result<(), tonic::Status> {
+    block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k")).map(drop)
+}
+
+/// What was removed is the remover's loss; what comes after it is nobody's.
+#[test]
+fn a_store_that_was_removed_takes_no_more_records() {
+    let mut server = MainServer::new_down();
+    let (folder, mut agent) = with_a_removed_store(&server);
+    let refused = send(&agent).expect_err("an ack for what is written nowhere");
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     assert!(refused.message().contains("was removed"), "{refused:?}");
     agent.wait_event("store_removed", DEADLINE);
@@ -142,15 +151,8 @@ fn a_store_that_was_removed_takes_no_more_records() {
 
 #[test]
 fn a_signal_says_that_nobody_has_what_was_left_in_a_removed_store() {
-    let folder = temp_folder();
     let server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
-    let stored = block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k"));
-    assert!(stored.expect("stored").success);
-    std::fs::remove_dir_all(folder.path().join("lmdb")).expect("remove the store");
+    let (_folder, mut agent) = with_a_removed_store(&server);
     agent.signal(Signal::TERM);
     agent.expect_exit(74, DEADLINE);
     assert!(agent.stderr().contains("was removed"), "{}", agent.stderr());
