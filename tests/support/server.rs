@@ -1,6 +1,6 @@
 //! A main server that goes away and comes back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::ops::Deref;
@@ -52,7 +52,8 @@ struct State {
     connections: u64,
     open: HashMap<u64, Arc<TcpStream>>,
     requests: Vec<Arc<Request>>,
-    in_flight: usize,
+    /// Connections with a request in work.
+    in_flight: HashSet<u64>,
     most_in_flight: usize,
 }
 
@@ -238,7 +239,7 @@ impl Shared {
                 true => give(&mut stream, &mut reader, &answer),
                 false => Ok(false),
             };
-            self.state().in_flight -= 1;
+            self.state().in_flight.remove(&number);
             if !given? || last {
                 break;
             }
@@ -249,8 +250,11 @@ impl Shared {
     fn decide(&self, message: Message, connection: u64) -> Answer {
         let at = Instant::now();
         let mut state = self.state();
-        state.in_flight += 1;
-        state.most_in_flight = state.most_in_flight.max(state.in_flight);
+        state.in_flight.insert(connection);
+        // What `down` has cut is over, also while its thread does not know yet.
+        let open = |number: &&u64| state.open.contains_key(number);
+        let in_flight = state.in_flight.iter().filter(open).count();
+        state.most_in_flight = state.most_in_flight.max(in_flight);
         drop(state);
         // One at a time, so that the order of the plan's calls is the order of
         // the requests remembered.
