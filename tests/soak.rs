@@ -66,7 +66,7 @@ fn round(host: &mut Host, model: &Model, logs: &mut FailureLogs, dice: &mut Dice
     let (mut before, mut moved) = (None, Instant::now());
     while !(application.is_done() && model.is_settled(&aside)) {
         host.keep_alive(dice);
-        aside.append(&mut logs.more(host.folder()));
+        aside.append(&mut model.set_aside(logs, host.folder()));
         let totals = model.ledger.totals();
         let now = Some((totals, aside.len()));
         if now != before {

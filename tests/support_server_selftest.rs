@@ -5,7 +5,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::server::{Answer, Ending, MainServer, body_parts};
 use support::{samples, wait};
@@ -146,13 +146,11 @@ fn an_answer_that_never_comes_leaves_the_connection_open_until_the_server_is_dow
         let nothing = stream.read(&mut [0]).map_err(|error| error.kind());
         assert_eq!(nothing, Err(ErrorKind::WouldBlock));
 
-        let start = Instant::now();
         server.down();
         stream
             .set_read_timeout(Some(DEADLINE))
             .expect("a long deadline");
         assert_eq!(stream.read(&mut [0]).expect("a clean end"), 0);
-        assert!(start.elapsed() < Duration::from_secs(1));
     }
 }
 

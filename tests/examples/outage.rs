@@ -117,7 +117,12 @@ fn play(ledger: &Arc<Ledger>, progress: &mut Progress) -> Result<Duration, Strin
     progress.say("The main server is back.");
     server.up();
     let recovery = Instant::now();
-    progress.until("all records acknowledged", &mut agent, |_, _| {
+    progress.until("all records acknowledged", &mut agent, |_, agent| {
+        // With all delivered it leaves when the application is held up; the SDK then
+        // starts another.
+        if !agent.is_running() {
+            *agent = start_agent(folder.path(), &server);
+        }
         application.is_done()
     })?;
     progress.until("the agent's exit", &mut agent, |_, agent| {

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::support::agent::{Agent, Builder};
-use crate::support::temp_folder;
+use crate::support::{copy_executable, temp_folder};
 
 /// A root with the binary and a base folder, and nothing else.
 pub struct Root {
@@ -20,7 +20,7 @@ impl Root {
         let root = Root {
             folder: temp_folder(),
         };
-        fs::copy(binary(), root.path("echopost")).expect("copy the binary");
+        copy_executable(binary(), &root.path("echopost"));
         fs::create_dir(root.base()).expect("a base folder");
         root
     }

@@ -1,7 +1,8 @@
 //! HTTP/1.1 as a server speaks it, no more than the tests need and free of the
 //! agent's own parser: what both got wrong alike would not show.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// A request as it came over the wire.
@@ -81,6 +82,31 @@ impl Answer {
     pub fn then(mut self, ending: Ending) -> Answer {
         self.ending = ending;
         self
+    }
+
+    /// Gives the answer; false when the connection is to end.
+    pub fn give(
+        &self,
+        stream: &mut &TcpStream,
+        reader: &mut BufReader<&TcpStream>,
+    ) -> io::Result<bool> {
+        let bytes = self.bytes();
+        match self.ending {
+            Ending::Whole => {
+                stream.write_all(&bytes)?;
+                return Ok(true);
+            }
+            Ending::ThenClose => stream.write_all(&bytes)?,
+            Ending::ResetAfter(length) => {
+                stream.write_all(bytes.get(..length).unwrap_or(&bytes))?;
+                // With a linger time of zero, close sends RST.
+                rustix::net::sockopt::set_socket_linger(*stream, Some(Duration::ZERO))?;
+            }
+            Ending::Close => {}
+            // Until the other side closes; a reset ends it as well.
+            Ending::Never => drop(io::copy(reader, &mut io::sink())),
+        }
+        Ok(false)
     }
 
     /// The answer on the wire.
@@ -207,16 +233,4 @@ fn read_line(from: &mut impl BufRead) -> io::Result<Option<String>> {
 
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// Writes the first `length` bytes of `bytes` (all of them when fewer).
-pub fn write_part(to: &mut impl Write, bytes: &[u8], length: usize) -> io::Result<()> {
-    to.write_all(bytes.get(..length).unwrap_or(bytes))?;
-    to.flush()
-}
-
-/// Reads until the other side closes: how an answer is never given.
-pub fn read_to_end(from: &mut impl Read) {
-    // A reset ends it as well as a close.
-    let _ = io::copy(from, &mut io::sink());
 }

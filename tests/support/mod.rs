@@ -32,6 +32,13 @@ pub fn temp_folder() -> tempfile::TempDir {
         .expect("a temporary folder in /tmp")
 }
 
+/// Copies an executable, in a process of its own: what another test starts meanwhile
+/// would hold a descriptor of this one's, and the copy be busy.
+pub fn copy_executable(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").args([from, to]).status();
+    assert!(copied.expect("cp").success(), "copy {}", from.display());
+}
+
 /// A folder for the stores of hundreds of agents, in memory where that can be:
 /// what those tests are about does not take a disk's time.
 pub fn memory_folder() -> tempfile::TempDir {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use echopost::limits::NOTE_RECORDS_MAX;
 use serde_json::Value;
@@ -22,6 +22,9 @@ use super::server::{MainServer, body_parts};
 pub struct Model {
     pub ledger: Arc<Ledger>,
     shared: Arc<Shared>,
+    /// The first key that a record of this ledger may have: what was stored before
+    /// may still come again.
+    first_key: u64,
 }
 
 struct Shared {
@@ -40,7 +43,9 @@ pub fn is_refused(number: usize) -> bool {
 
 impl Model {
     pub fn new(count: usize, seed: u64) -> Model {
+        let now = UNIX_EPOCH.elapsed().expect("a clock after 1970");
         Model {
+            first_key: u64::try_from(now.as_nanos()).expect("a clock before 2554"),
             ledger: Arc::new(Ledger::new(count)),
             shared: Arc::new(Shared {
                 oddness: AtomicU64::new(0),
@@ -53,8 +58,17 @@ impl Model {
     /// Has the server take the records.
     pub fn attach(&self, server: &MainServer) {
         let (ledger, shared) = (Arc::clone(&self.ledger), Arc::clone(&self.shared));
+        let first_key = self.first_key;
         server.forget_requests();
-        server.on_post(move |message| shared.answer(&ledger, message));
+        server.on_post(move |message| match key_of(message) {
+            Some(key) if key < first_key => Answer::ok(),
+            _ => shared.answer(&ledger, message),
+        });
+    }
+
+    /// The numbers of the ledger's records that were set aside since the last call.
+    pub fn set_aside(&self, logs: &mut FailureLogs, folder: &Path) -> BTreeSet<usize> {
+        logs.more(folder, self.first_key)
     }
 
     /// From now on, of a hundred records so many are answered oddly.
@@ -122,6 +136,12 @@ impl Model {
     }
 }
 
+/// The place in the agent's store, which the agent's own Idempotency-Key ends in.
+fn key_of(message: &Message) -> Option<u64> {
+    let key = message.header("idempotency-key")?.trim_matches('"');
+    key.rsplit_once('-')?.1.parse().ok()
+}
+
 impl Shared {
     fn answer(&self, ledger: &Ledger, message: &Message) -> Answer {
         let number = body_parts(&message.body).and_then(|(_, json)| number_of(json));
@@ -171,8 +191,9 @@ impl Shared {
 pub struct FailureLogs(HashMap<PathBuf, usize>);
 
 impl FailureLogs {
-    /// The numbers of the records set aside since the last call.
-    pub fn more(&mut self, folder: &Path) -> BTreeSet<usize> {
+    /// The numbers of the records set aside since the last call, with a key from
+    /// `first_key` on.
+    fn more(&mut self, folder: &Path, first_key: u64) -> BTreeSet<usize> {
         let mut numbers = BTreeSet::new();
         for entry in fs::read_dir(folder).expect("the base folder").flatten() {
             let path = entry.path().join("agent-failure.log");
@@ -184,6 +205,9 @@ impl FailureLogs {
             for line in text[*read..end].lines() {
                 let line: Value = serde_json::from_str(line).expect("a line of the failure log");
                 assert_eq!(line["intact"], true, "{line}");
+                if line["key"].as_u64().expect("a key") < first_key {
+                    continue;
+                }
                 let json = line["json_data"].as_str().expect("the record");
                 let number = number_of(json.as_bytes()).expect("a record of ours");
                 numbers.insert(usize::try_from(number).unwrap());

@@ -20,6 +20,16 @@ impl Agent {
         Some(TICK * (user + system))
     }
 
+    /// Waits until a signal has stopped it.
+    pub fn wait_stopped(&self, deadline: Duration) {
+        let path = format!("/proc/{}/stat", self.pid());
+        super::wait::until(deadline, "a process that has stopped", || {
+            let stat = std::fs::read_to_string(&path).expect("its state");
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        });
+    }
+
     /// Open descriptors.
     pub fn descriptors(&self) -> Option<usize> {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?;

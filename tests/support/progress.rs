@@ -67,7 +67,8 @@ impl Progress {
             } else if moved.elapsed() >= STALLED {
                 return Err(format!("Nothing moved for {STALLED:?}: {what}."));
             }
-            if gone {
+            // Unless `done` has started another.
+            if gone && !agent.is_running() {
                 let stderr = agent.stderr();
                 return Err(format!("The agent is gone: {what}.\n{stderr}"));
             }

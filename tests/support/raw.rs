@@ -4,8 +4,18 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
+
 /// The connection preface (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A socket's file that nobody serves, and never did: who inherits one that listens
+/// would go on to.
+pub fn stale(path: &Path) {
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    let address = SocketAddrUnix::new(path).expect("an address");
+    bind(&socket, &address).expect("bind");
+}
 
 /// Connects and says nothing.
 pub fn silent(socket: &Path) -> UnixStream {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::http1::Message;
 pub use super::http1::{Answer, Ending};
-use super::http1::{Message, read_to_end, write_part};
 
 /// An HTTP/1.1 server on 127.0.0.1 that keeps its port over its absences, does
 /// with each request what the test says, and remembers every one.
@@ -95,7 +95,14 @@ impl MainServer {
         if self.acceptor.is_some() {
             return;
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).expect("bind the port");
+        // A child of another test may hold a copy of the last listener.
+        let listener = super::wait::some(Duration::from_secs(20), || {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+                bound => Some(bound.expect("bind the port")),
+            }
+        });
+        let listener = listener.expect("the port");
         self.shared.state().up = true;
         let shared = Arc::clone(&self.shared);
         self.acceptor = Some(std::thread::spawn(move || shared.accept(&listener)));
@@ -116,6 +123,8 @@ impl MainServer {
             let _ = connection.shutdown(Shutdown::Both);
         }
         self.shared.changed.notify_all();
+        // Whoever was deciding has decided.
+        drop(lock(&self.shared.post));
     }
 
     /// The status of every answer to `GET`.
@@ -215,6 +224,9 @@ impl Shared {
             stream.set_nodelay(true).expect("set TCP_NODELAY");
             let mut state = self.state();
             if !state.up {
+                // A child of another test, not yet at its exec, may hold a copy: it is
+                // to listen no more either. Where that cannot be, `up` waits for it.
+                let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
                 return;
             }
             state.connections += 1;
@@ -225,7 +237,9 @@ impl Shared {
             std::thread::spawn(move || {
                 // An error is the client's or the test's doing: `down`, a reset.
                 let _ = shared.serve(&stream, number);
-                shared.state().open.remove(&number);
+                let mut state = shared.state();
+                state.open.remove(&number);
+                state.in_flight.remove(&number);
             });
         }
     }
@@ -235,12 +249,12 @@ impl Shared {
         while let Some(message) = Message::read(&mut reader)? {
             let last = message.header("connection") == Some("close");
             let answer = self.decide(message, number);
-            let given = match self.wait_while_open(number, answer.delay) {
-                true => give(&mut stream, &mut reader, &answer),
-                false => Ok(false),
-            };
-            self.state().in_flight.remove(&number);
-            if !given? || last {
+            let is_open = self.wait_while_open(number, answer.delay);
+            // With the answer the client may begin the next one, elsewhere.
+            if answer.ending != Ending::Never {
+                self.state().in_flight.remove(&number);
+            }
+            if !is_open || !answer.give(&mut stream, &mut reader)? || last {
                 break;
             }
         }
@@ -259,6 +273,10 @@ impl Shared {
         // One at a time, so that the order of the plan's calls is the order of
         // the requests remembered.
         let mut post = lock(&self.post);
+        if !self.state().open.contains_key(&connection) {
+            // Read, but not decided before the server was down.
+            return Answer::status(503).then(Ending::Close);
+        }
         let answer = match message.method.as_str() {
             "GET" => lock(&self.get)(&message),
             "POST" if message.path.ends_with("/log") => post(&message),
@@ -288,30 +306,6 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner);
         state.open.contains_key(&connection)
     }
-}
-
-/// Gives the answer; false when the connection is to end.
-fn give(
-    stream: &mut &TcpStream,
-    reader: &mut BufReader<&TcpStream>,
-    answer: &Answer,
-) -> io::Result<bool> {
-    let bytes = answer.bytes();
-    match answer.ending {
-        Ending::Whole => {
-            write_part(stream, &bytes, bytes.len())?;
-            return Ok(true);
-        }
-        Ending::ThenClose => write_part(stream, &bytes, bytes.len())?,
-        Ending::ResetAfter(length) => {
-            write_part(stream, &bytes, length)?;
-            // With a linger time of zero, close sends RST.
-            rustix::net::sockopt::set_socket_linger(*stream, Some(Duration::ZERO))?;
-        }
-        Ending::Close => {}
-        Ending::Never => read_to_end(reader),
-    }
-    Ok(false)
 }
 
 impl Request {
