@@ -65,7 +65,7 @@ fn another_users_folder_is_left_alone_unless_it_is_open_to_all() {
     let tools = temp_folder();
     fs::set_permissions(tools.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let executable = tools.path().join("echopost");
-    fs::copy(Agent::executable(), &executable).expect("a copy");
+    support::copy_executable(Agent::executable().as_ref(), &executable);
     let script = format!(
         "exec setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups \"{}\" \"$@\"",
         executable.display()

@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
-use support::{store, temp_folder, wait};
+use support::{raw, store, temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -33,7 +33,7 @@ fn lose(what: &str, socket: &Path) {
         "renamed" => fs::rename(socket, socket.with_extension("old")).expect("rename"),
         "replaced" => {
             let other = socket.with_extension("new");
-            drop(UnixListener::bind(&other).expect("bind"));
+            raw::stale(&other);
             fs::rename(other, socket).expect("replace");
         }
         _ => unreachable!("{what}"),
@@ -91,12 +91,16 @@ fn who_waits_at_a_socket_that_is_lost_is_served() {
         })
         .collect();
     fs::remove_file(agent.socket()).expect("delete");
-    agent.signal(Signal::CONT);
     block_on(async {
         let mut calls = tokio::task::JoinSet::new();
         for client in clients {
             calls.spawn(async move { Sender::on(client).await?.send("1", &[], "").await });
         }
+        // Who is silent may be cut after a moment: all have called before it goes on.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        agent.signal(Signal::CONT);
         for answer in calls.join_all().await {
             assert!(answer.expect("an answer").success);
         }
@@ -179,11 +183,13 @@ fn an_agent_whose_folder_was_moved_leaves_the_new_one_alone() {
     old_server.down();
     old.wait_event("flag_failed", DEADLINE);
     assert_eq!(names_in(&base), untouched);
+    // Its back-off may have grown to half a minute.
+    let deadline = 3 * DEADLINE;
     send(&moved.join("data-nadhi-agent.sock"), "\"old 2\"");
     old_server.on_post(|_| Answer::ok());
     old_server.up();
-    old_server.wait_delivered(2, DEADLINE);
-    old.expect_exit(0, DEADLINE);
+    old_server.wait_delivered(2, deadline);
+    old.expect_exit(0, deadline);
     assert_eq!(names_in(&base), untouched);
     assert_eq!(inode(&new.socket()), socket);
     send(&new.socket(), "\"new 2\"");

@@ -109,6 +109,8 @@ fn way_back(program: Program) {
 
     for time in 1..=2 {
         let delivered = server.delivered().len();
+        // Healthy once both have run, so that the agent stays for them.
+        server.set_health(503);
         let mut agent = agent(folder.path(), &server);
         let said = program.run(folder.path(), &[&log], None);
         assert!(
@@ -117,6 +119,7 @@ fn way_back(program: Program) {
         );
         let said = program.run(folder.path(), &[&log], Some(OWN_KEY));
         assert_eq!(said.code, 0, "{said:?}");
+        server.set_health(200);
         agent.expect_exit(0, DEADLINE);
         let again: Vec<_> = server.delivered()[delivered..]
             .iter()
@@ -182,6 +185,8 @@ fn keeps_the_rest(program: Program) {
     let bad = mixed_log(&log);
     let before = fs::read(&log).expect("the log");
     let server = MainServer::new_up();
+    // Healthy once all have run, so that the agent stays for them.
+    server.set_health(503);
     let mut running = agent(folder.path(), &server);
     let said = program.run(folder.path(), &[&log], None);
     assert_eq!(said.code, 1, "{said:?}");
@@ -208,6 +213,7 @@ fn keeps_the_rest(program: Program) {
     let left = fs::read(beside(&kept, ".failed")).expect("what is left");
     assert!(left.len() < bad.len() && left.starts_with(b"\xff garbled"));
 
+    server.set_health(200);
     running.expect_exit(0, DEADLINE);
     let keys: Vec<_> = server
         .delivered()
@@ -271,7 +277,8 @@ fn without_an_agent_nothing_is_sent_or_written() {
 fn what_was_left_out_is_kept_too_wherever_it_is_to_go() {
     let folder = temp_folder();
     let server = MainServer::new_up();
-    let _agent = agent(folder.path(), &server);
+    server.set_health(503);
+    let mut agent = agent(folder.path(), &server);
     let kept = folder.path().join("rest");
     let more = ["--count", "1", "--keep", kept.to_str().expect("UTF-8")];
     let (log, said) = client(folder.path(), &more);
@@ -295,14 +302,15 @@ fn what_was_left_out_is_kept_too_wherever_it_is_to_go() {
             3
         );
     }
-    server.wait_delivered(1, DEADLINE);
+    server.set_health(200);
+    agent.expect_exit(0, DEADLINE);
     assert_eq!(server.posts().len(), 1);
 }
 
 #[test]
 fn a_file_that_cannot_be_written_whole_is_not_left_half() {
     let folder = temp_folder();
-    let server = MainServer::new_up();
+    let server = MainServer::new_down();
     let _agent = agent(folder.path(), &server);
     let log = folder.path().join("agent-failure.log");
     let lines = line(&"x".repeat(3000), 1);

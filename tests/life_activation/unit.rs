@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -80,10 +80,33 @@ impl Unit {
 
 /// One call over a connection that is there; the SDK makes one for each.
 pub fn call(stream: UnixStream, json: &str) -> Result<(), tonic::Status> {
-    block_on(async {
+    call_and(stream, json, async {}).0
+}
+
+/// The same; tells, too, when its bytes were out.
+pub fn call_timed(stream: UnixStream, json: &str) -> (Result<(), tonic::Status>, Instant) {
+    call_and(stream, json, async {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        Instant::now()
+    })
+}
+
+fn call_and<T>(
+    stream: UnixStream,
+    json: &str,
+    beside: impl Future<Output = T>,
+) -> (Result<(), tonic::Status>, T) {
+    let call = async {
         let answer = Sender::on(stream).await?.send(json, &[], "").await?;
         assert!(answer.success);
         Ok(())
+    };
+    block_on(async {
+        let (answer, beside) = tokio::join!(tokio::time::timeout(DEADLINE, call), beside);
+        let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
+        (answer.unwrap_or_else(late), beside)
     })
 }
 
