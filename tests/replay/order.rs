@@ -20,7 +20,8 @@ const BREAKS: usize = 6;
 
 #[test]
 fn two_clients_and_a_flapping_server_everything_once_and_in_order() {
-    let mut stage = Stage::new(MainServer::new_up());
+    // In standby, so that it does not leave when both clients are held up.
+    let mut stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
     // Slow enough for ingest to go on all the while.
     stage
         .server
@@ -146,7 +147,10 @@ fn a_signal_in_the_middle_of_a_replay_leaves_the_sums_right() {
     let done = stopped["delivered"].as_u64().expect("a count");
     assert_eq!(sum(&success_log(&stage)), done);
     assert_eq!(stopped["left"].as_u64(), Some(60 - done));
-    // One more may have arrived: the one in flight.
+    // One more may have arrived: the one in flight, once the server has read it.
+    stage.until("end of the connection", |stage| {
+        stage.server.open_connections() == 0
+    });
     let arrived = stage
         .server
         .posts()

@@ -13,7 +13,8 @@ const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
 /// Sends what must be refused, then one good record: that it arrives alone
 /// shows that nothing of the rest was stored.
 fn nothing_but_the_good_one(calls: impl AsyncFnOnce(&Stage)) {
-    let stage = Stage::new(MainServer::new_up());
+    // In standby, so that it does not leave while nothing is stored.
+    let stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
     block_on(calls(&stage));
     let good = texts(["good"]);
     stage.store(&good);

@@ -32,7 +32,8 @@ fn a_record_set_aside_is_logged_whole_and_can_be_sent_again() {
         let answer = format!("no: {key}, I said {key}! \u{e9} {}", "x".repeat(5000));
         Answer::status(422).body(answer.as_bytes())
     });
-    let stage = Stage::with(server, |builder| builder.api_key(AGENTS));
+    // In standby, so that it does not leave before the records come again.
+    let stage = Stage::with(server, |agent| agent.api_key(AGENTS).arg("-standby"));
     block_on(async {
         let sender = stage.sender();
         sender

@@ -99,7 +99,8 @@ fn the_log_is_written_as_soon_as_it_can_be() {
 fn a_log_that_was_removed_is_begun_anew() {
     let server = MainServer::new_up();
     server.on_post(|_| Answer::status(422));
-    let stage = Stage::new(server);
+    // In standby, so that it does not leave between the two.
+    let stage = Stage::with(server, |agent| agent.arg("-standby"));
     for record in ["one", "two"] {
         stage.store(&texts([record]));
         stage.until("a line", |stage| !stage.set_aside().is_empty());

@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::agent::{Agent, Builder, session_file};
+use crate::support::http1::Message;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Answer, MainServer, Request, body_parts};
 use crate::support::{temp_folder, wait};
@@ -94,6 +96,13 @@ impl Stage {
         });
     }
 
+    /// How often the agent has told of an outage's begin.
+    pub fn outages(&self) -> usize {
+        self.agent
+            .events_named("main_unhealthy_accepting_logs")
+            .len()
+    }
+
     /// Waits for an event that complains of this.
     pub fn wait_complaint(&self, words: &str) {
         self.until(words, |stage| {
@@ -103,6 +112,15 @@ impl Stage {
                 why.is_some_and(|why| why.contains(words))
             })
         });
+    }
+
+    /// Ends an agent in standby once all these records have been delivered.
+    pub fn stop_after(&mut self, records: &[String]) {
+        self.until("all delivered", |stage| {
+            first_deliveries(&stage.server).0.len() == records.len()
+        });
+        self.agent.signal(Signal::TERM);
+        self.agent.expect_exit(0, DEADLINE);
     }
 
     /// Everything arrived once or more, in order, and nothing was given up.
@@ -169,6 +187,25 @@ pub fn first_deliveries(server: &MainServer) -> (Vec<Arc<Request>>, usize) {
         .collect();
     let again = count - first.len();
     (first, again)
+}
+
+/// Has the server keep its answer to these `POST`s, counted from 1, until the test
+/// says so for each: what it does meanwhile is in the middle of the replay.
+pub fn hold(
+    server: &MainServer,
+    held: &'static [usize],
+    mut plan: impl FnMut(&Message) -> Answer + Send + 'static,
+) -> mpsc::Sender<()> {
+    let (go, gate) = mpsc::channel();
+    let mut count = 0;
+    server.on_post(move |message| {
+        count += 1;
+        if held.contains(&count) {
+            let _ = gate.recv_timeout(DEADLINE);
+        }
+        plan(message)
+    });
+    go
 }
 
 /// An attempt with a record, as the server sees it.

@@ -74,13 +74,13 @@ fn doubtful(status: u16) {
     stage.wait_for(r#""end""#);
 
     let tries = stage.tries_of(r#""always""#);
+    assert!(tries.len() > 1, "{status}: {} tries", tries.len());
     let span = tries[tries.len() - 1].at - tries[0].at;
-    assert!(tries.len() > 2, "{status}: {} tries", tries.len());
-    assert!(
-        (PATIENCE..PATIENCE * 3).contains(&span),
-        "{status}: tried for {span:?}"
-    );
+    assert!(span < PATIENCE * 3, "{status}: tried for {span:?}");
+    // A slow answer may be the last, but nothing comes after it before its time.
     let once = stage.tries_of(r#""once""#);
+    let until = once[0].at - tries[0].at;
+    assert!(until >= PATIENCE, "{status}: given up after {until:?}");
     assert_eq!(once.len(), 2, "{status}: {once:?}");
     let aside = stage.set_aside();
     assert_eq!(aside.len(), 1, "{status}: {aside:?}");
@@ -110,7 +110,7 @@ fn not_now(status: u16) {
     stage.wait_for(r#""end""#);
 
     let tries = stage.tries_of(r#""later""#);
-    assert!(tries.len() > 2, "{status}: {} tries", tries.len());
+    assert!(tries.len() > 1, "{status}: {} tries", tries.len());
     let keys: Vec<_> = tries.iter().map(|request| key_of(request)).collect();
     assert!(keys.iter().all(|key| *key == keys[0]), "{status}: {keys:?}");
     assert_eq!(session_file(stage.folder.path(), "agent-failure.log"), None);
