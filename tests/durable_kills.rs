@@ -16,7 +16,7 @@ use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{store, temp_folder, wait};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{temp_folder, wait};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(300);
 /// What a kill may send twice: a group of deletes and the one in flight (spec 6).
 const TWICE_PER_KILL: usize = 64 + 1;
 
@@ -91,7 +91,13 @@ fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
         }
         let missing = 2 * round * PER_ROUND - acks();
         let target = acks() + 1 + dice.below(missing as u64) as usize;
-        wait::until(DEADLINE, "acks", || acks() >= target);
+        wait::until(DEADLINE, "acks", || {
+            if !agent.is_running() {
+                // It was about to leave when the server went down.
+                agent = start(&server);
+            }
+            acks() >= target
+        });
         std::thread::sleep(Duration::from_micros(dice.below(3000)));
         if !dice.roll(1, 4) {
             agent.sigkill();
@@ -99,7 +105,8 @@ fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
             agent = start(&server);
         }
 
-        let backlog = acks() - arrived(&server);
+        // One may have arrived whose client has not counted the ack yet.
+        let backlog = acks().saturating_sub(arrived(&server)).max(1);
         let target = server.delivered().len() + 1 + dice.below(backlog as u64) as usize;
         server.up();
         wait::until(DEADLINE, "deliveries", || {

@@ -30,12 +30,11 @@ pub struct Outcome {
     damaged: Vec<PathBuf>,
 }
 
-/// Starts an agent on `base` with a healthy server: it must take a new record,
-/// drain and leave.
-pub fn serve(base: &Path, server: &MainServer, what: &str) -> Outcome {
-    let path = base.to_string_lossy();
-    let url = format!("{}{path}", server.url());
-    let mut agent = Agent::builder(base).health_url(&url).spawn();
+/// Starts an agent on `base`: it must take a new record, and with a server that is
+/// healthy from then on drain and leave.
+pub fn serve(base: &Path, what: &str) -> Outcome {
+    let mut server = MainServer::new_down();
+    let mut agent = Agent::builder(base).health_url(&server.url()).spawn();
     // Not the socket's file: there may be a stale one.
     agent.wait_event("agent_started", DEADLINE);
     let sender = Sender::reconnecting(&agent.socket());
@@ -47,13 +46,13 @@ pub fn serve(base: &Path, server: &MainServer, what: &str) -> Outcome {
     let answer = answer.unwrap_or_else(|_| panic!("{what}: no answer within {DEADLINE:?}"));
     let answer = answer.unwrap_or_else(|status| panic!("{what}: {status}\n{}", agent.stderr()));
     assert!(answer.success);
+    server.up();
     let status = agent.wait_exit(DEADLINE + Duration::from_secs(30));
     let said = format!("{}{}", agent.stdout(), agent.stderr());
     assert_eq!(status.code(), Some(0), "{what}: {status}\n{said}");
     let mut delivered: Vec<_> = server
         .delivered()
         .iter()
-        .filter(|request| request.path == format!("{path}/log"))
         .map(|request| {
             let json = request.log_data().to_vec();
             let key = request.header("idempotency-key").expect("its key");

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::sender::block_on;
+use crate::support::wait;
 
 /// A TLS server on a port of 127.0.0.1 that passes everything on.
 pub struct Front {
@@ -42,6 +44,8 @@ struct Shared {
     backend: u16,
     manner: watch::Sender<Manner>,
     handshakes: Mutex<Vec<Handshake>>,
+    /// Held by each connection that is not cut yet.
+    alive: Mutex<Arc<()>>,
 }
 
 impl Front {
@@ -55,6 +59,7 @@ impl Front {
             backend,
             manner: watch::Sender::new(manner),
             handshakes: Mutex::default(),
+            alive: Mutex::default(),
         });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || block_on(serving.accept(listener)));
@@ -67,12 +72,24 @@ impl Front {
 
     /// Does this from now on, and cuts all connections there are.
     pub fn change(&self, manner: Manner) {
-        self.shared.manner.send_replace(manner);
+        self.end_all(|now| *now = manner);
     }
 
     /// Cuts all connections there are.
     pub fn cut(&self) {
-        self.shared.manner.send_modify(|_| {});
+        self.end_all(|_| {});
+    }
+
+    /// Returns when they have ended: none passes anything on any more.
+    fn end_all(&self, change: impl FnOnce(&mut Manner)) {
+        let old = {
+            let mut alive = self.shared.alive();
+            self.shared.manner.send_modify(change);
+            std::mem::take(&mut *alive)
+        };
+        wait::until(Duration::from_secs(20), "an end of the connections", || {
+            Arc::strong_count(&old) == 1
+        });
     }
 
     pub fn handshakes(&self) -> Vec<Handshake> {
@@ -81,6 +98,10 @@ impl Front {
 }
 
 impl Shared {
+    fn alive(&self) -> MutexGuard<'_, Arc<()>> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn handshakes(&self) -> MutexGuard<'_, Vec<Handshake>> {
         self.handshakes
             .lock()
@@ -94,7 +115,10 @@ impl Shared {
             let shared = Arc::clone(&self);
             tokio::spawn(async move {
                 let mut manners = shared.manner.subscribe();
-                let manner = manners.borrow_and_update().clone();
+                let (_alive, manner) = {
+                    let alive = shared.alive();
+                    (Arc::clone(&alive), manners.borrow_and_update().clone())
+                };
                 tokio::select! {
                     () = shared.serve(stream, manner) => {}
                     _ = manners.changed() => {}

@@ -1,7 +1,7 @@
 /* A name service that a test commands, in place of the C library's.
  *
  * NAMES_PLAN names a file that says what a lookup finds: numeric addresses,
- * `slow` and those after 5.05 s, `fail`, or `hang` until it says something else.
+ * `fail`, or `hang` until it says something else.
  * With `threadless` there are no more threads. NAMES_LOG names one that gets a
  * line for each lookup. Numeric hosts go to the C library. */
 #define _GNU_SOURCE
@@ -61,10 +61,6 @@ int getaddrinfo(const char *host, const char *service, const struct addrinfo *hi
     if (!strncmp(plan, "fail", 4))
         return EAI_AGAIN;
     char *addresses = plan;
-    if (!strncmp(plan, "slow", 4)) {
-        usleep(5050000);
-        addresses += 4;
-    }
     struct addrinfo **end = found;
     *found = NULL;
     char *rest = NULL;

@@ -19,7 +19,7 @@ mod venv;
 
 use stage::{DEADLINE, Stage, texts};
 use support::agent::{Agent, names_in};
-use support::server::MainServer;
+use support::server::{Answer, MainServer};
 use support::temp_folder;
 use tinyproxy::Tinyproxy;
 
@@ -99,12 +99,17 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
             "BasicAuth user other",
             "answered 401",
         ),
-        ("", "", CREDENTIALS, "407"),
+        ("", "", CREDENTIALS, "(407)"),
     ];
     side_by_side(cases, |(credentials, before, meanwhile, words)| {
         let mut proxy = Tinyproxy::new(before);
         let server = MainServer::new_up();
-        let mut stage = stage(server, "HTTP_PROXY", &proxy.url(credentials));
+        let url = format!("http://0.0.0.0:{}", server.port());
+        // In standby, so that it does not leave while the proxy is not to be had.
+        let mut stage = Stage::with(server, |agent| {
+            let agent = agent.health_url(&url).arg("-standby");
+            agent.env("HTTP_PROXY", &proxy.url(credentials))
+        });
         let records = texts(0..20);
         stage.store(&records[..1]);
         // The agent rests: nothing is under way that could fail in another manner.
@@ -123,7 +128,7 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
         stage.server.up();
         proxy.down();
         proxy.up(before);
-        stage.agent.expect_exit(0, DEADLINE);
+        stage.stop_after(&records);
         stage.expect_all(&records);
     });
 }
@@ -133,8 +138,8 @@ fn what_the_server_itself_refuses_is_set_aside_behind_a_proxy_too() {
     let proxy = Tinyproxy::new("");
     let server = MainServer::new_up();
     stage::on_try(&server, |attempt| match attempt.record {
-        "1" => support::server::Answer::status(422),
-        _ => support::server::Answer::ok(),
+        "1" => Answer::status(422),
+        _ => Answer::ok(),
     });
     let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
     stage.store(&texts(0..3));
@@ -170,22 +175,21 @@ fn a_proxy_that_is_killed_in_the_middle_loses_nothing() {
     let mut proxy = Tinyproxy::new("");
     let server = MainServer::new_up();
     server.set_health(503);
+    let go = stage::hold(&server, &[100, 500], |_| Answer::ok());
     let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
     let records = texts(0..2_000);
     stage.store(&records);
     stage.server.set_health(200);
     for count in [50, 400] {
         stage.server.wait_delivered(count, DEADLINE);
+        let outages = stage.outages();
         proxy.down();
-        let unreachable = stage.agent.events_named("main_unhealthy_accepting_logs");
-        stage.until("event", |stage| {
-            let now = stage.agent.events_named("main_unhealthy_accepting_logs");
-            now.len() > unreachable.len()
-        });
+        stage.until("outage", |stage| stage.outages() > outages);
+        go.send(()).expect("a server that waits");
         proxy.up("");
     }
     let shown = proxy.url("");
-    stage.wait_complaint(&format!("through the proxy {shown}: "));
+    stage.wait_complaint(&format!("through the proxy {shown}: cannot connect"));
     stage.agent.expect_exit(0, DEADLINE);
     stage.expect_all(&records);
 }

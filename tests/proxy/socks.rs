@@ -5,7 +5,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::program::Program;
-use crate::stage::{DEADLINE, first_deliveries, texts};
+use crate::stage::{DEADLINE, first_deliveries, hold, texts};
 use crate::support::server::{Answer, MainServer};
 use crate::support::temp_folder;
 use crate::venv::python_with;
@@ -137,9 +137,11 @@ fn a_server_that_is_down_behind_it_only_delays_the_records() {
 fn it_may_be_killed_in_the_middle_and_what_the_server_refuses_is_set_aside() {
     let mut proxy = Socks::new(None);
     let server = MainServer::new_up();
-    crate::stage::on_try(&server, |attempt| match attempt.record {
-        "1000" => Answer::status(422),
-        _ => Answer::ok(),
+    let go = hold(&server, &[100, 1_250], |message| {
+        match message.body.ends_with(br#""1000"}"#) {
+            true => Answer::status(422),
+            false => Answer::ok(),
+        }
     });
     server.set_health(503);
     let mut stage = stage(server, "HTTP_PROXY", &proxy.url("socks5", ""));
@@ -148,12 +150,10 @@ fn it_may_be_killed_in_the_middle_and_what_the_server_refuses_is_set_aside() {
     stage.server.set_health(200);
     for count in [50, 1_200] {
         stage.server.wait_delivered(count, DEADLINE);
+        let outages = stage.outages();
         proxy.program.down();
-        let before = stage.agent.events_named("main_unhealthy_accepting_logs");
-        stage.until("event", |stage| {
-            let now = stage.agent.events_named("main_unhealthy_accepting_logs");
-            now.len() > before.len()
-        });
+        stage.until("outage", |stage| stage.outages() > outages);
+        go.send(()).expect("a server that waits");
         proxy.up(None);
     }
     stage.agent.expect_exit(0, DEADLINE);

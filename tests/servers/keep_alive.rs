@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::nginx::Nginx;
 use crate::python::Python;
-use crate::stage::{Stage, connections, plain};
+use crate::stage::{Company, Stage, connections, plain};
 
 /// What nginx or gunicorn is told so that it closes a connection that was idle
 /// for a second.
@@ -35,25 +35,28 @@ fn a_connection_that_was_closed_while_idle_is_replaced_at_once() {
     scope(|scope| {
         scope.spawn(|| {
             let stage = Stage::new();
+            let company = stage.company();
             let _app = Python::gunicorn_behind(&stage, &[]);
             let _nginx = Nginx::start(&stage, IDLE_SECOND);
-            idle_between_records(stage);
+            idle_between_records(stage, company);
         });
         scope.spawn(|| {
             let stage = Stage::new();
+            let company = stage.company();
             let threads = ["--threads", "2", "--keep-alive", "1"];
             let _app = Python::gunicorn(&stage, &threads);
-            idle_between_records(stage);
+            idle_between_records(stage, company);
         });
         scope.spawn(|| {
             let stage = Stage::new();
+            let company = stage.company();
             let _app = Python::uvicorn(&stage, &["--timeout-keep-alive", "1"]);
-            idle_between_records(stage);
+            idle_between_records(stage, company);
         });
     });
 }
 
-fn idle_between_records(mut stage: Stage) {
+fn idle_between_records(mut stage: Stage, company: Company) {
     stage
         .agent
         .wait_event("main_healthy_not_accepting_logs", crate::stage::DEADLINE);
@@ -63,6 +66,7 @@ fn idle_between_records(mut stage: Stage) {
         stage.wait_for(n as u64);
         stage.wait_closed();
     }
+    drop(company);
     stage.finish(4, 0);
     stage.expect_no_trouble();
     let seen = stage.seen();
@@ -109,9 +113,9 @@ fn servers_that_close_after_each_answer_get_each_record_once() {
 #[test]
 fn a_server_that_turns_records_away_unread_has_none_of_them_set_aside() {
     let mut stage = Stage::new();
-    let _server = Python::http_server_turning_away(&stage, "HTTP/1.1", 4);
     let records = (0..5).map(|n| json!({ "n": n, "text": "with spaces in it" }));
     stage.store(&records.collect::<Vec<_>>());
+    let _server = Python::http_server_turning_away(&stage, "HTTP/1.1", 4);
     stage.finish(5, 0);
     assert_eq!(stage.seen().len(), 5, "each once");
 }

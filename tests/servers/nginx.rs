@@ -171,7 +171,7 @@ http {{
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    limit_req_zone $server_port zone=slow:1m rate=1r/s;
+    limit_req_zone $server_port zone=slow:1m rate=10r/m;
     proxy_set_header X-Connection $connection;
     server {{
         listen 127.0.0.1:{port} {listen};

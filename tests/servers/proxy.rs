@@ -20,14 +20,17 @@ fn slow(range: std::ops::Range<u64>) -> Vec<Value> {
 
 #[test]
 fn a_reload_in_the_middle_goes_unnoticed() {
-    const RECORDS: u64 = 120;
+    const RECORDS: u64 = 300;
     let mut stage = Stage::new();
     stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
     let nginx = Nginx::start(&stage, "");
-    for n in [20, 45, 70] {
-        stage.wait_for(n);
+    stage.wait_for(20);
+    for so_far in 1..=3 {
         nginx.reload("", "");
+        stage.until("another connection", |stage| {
+            connections(&stage.seen()) > so_far
+        });
     }
     stage.finish(RECORDS, 0);
     stage.expect_no_trouble();
@@ -38,7 +41,7 @@ fn a_reload_in_the_middle_goes_unnoticed() {
 
 #[test]
 fn a_restart_in_the_middle_repeats_one_record_at_most() {
-    const RECORDS: u64 = 120;
+    const RECORDS: u64 = 300;
     let mut stage = Stage::new();
     stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
@@ -69,13 +72,16 @@ fn a_restart_in_the_middle_repeats_one_record_at_most() {
 #[test]
 fn without_the_server_behind_it_records_wait_for_ever_and_the_proxy_is_not_pestered() {
     let mut stage = Stage::new();
+    stage.store(&plain(0..5));
+    let company = stage.company();
     let app = Python::gunicorn_behind(&stage, &[]);
     let nginx = Nginx::start(&stage, "location = / { return 200; }");
-    stage.store(&plain(0..5));
-    stage.wait_for(4);
+    // nginx logs what it has answered: none of them is under way.
+    stage.until("answers", |_| nginx.posts(200).len() >= 5);
     let worker = stage.seen()[0].pid;
     app.kill(worker);
     stage.store(&plain(5..10));
+    drop(company);
     stage.until("tries", |_| nginx.posts(502).len() >= 4);
     expect_pauses(&nginx.posts(502), BACKOFF_MIN);
     let _app = Python::gunicorn_behind(&stage, &[]);
@@ -90,14 +96,15 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
     // What the record does, how often, what nginx makes of it.
     let table = [
         // nginx waits for less than that.
-        ("late", 2, 504),
+        ("late", 2, [504, 504]),
         // The worker is gone in the middle of the request.
-        ("crash", 2, 502),
-        // gunicorn ends a worker that takes more than two seconds, with an answer.
-        ("hang", 1, 500),
+        ("crash", 2, [502, 502]),
+        // gunicorn ends a worker that takes more than two seconds, with an answer if
+        // the worker finds the time to give one.
+        ("hang", 1, [500, 502]),
     ];
     scope(|scope| {
-        for (what, times, status) in table {
+        for (what, times, statuses) in table {
             scope.spawn(move || {
                 let mut stage = Stage::new();
                 stage.store(&[
@@ -108,15 +115,22 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
                 // Not the others: on a loaded machine they may take as long.
                 let patience = if what == "hang" { "2" } else { "60" };
                 let _app = Python::gunicorn_behind(&stage, &["--timeout", patience]);
+                // Not for the probe before it leaves.
                 let limit = if what == "late" { "300ms" } else { "30s" };
-                let nginx = Nginx::start(&stage, &format!("proxy_read_timeout {limit};"));
+                let upstream = crate::python::socket_behind(&stage);
+                let location = format!(
+                    "location = /log {{ proxy_pass http://unix:{}:; proxy_read_timeout {limit}; }}",
+                    upstream.display()
+                );
+                let nginx = Nginx::start(&stage, &location);
                 stage.finish(3, 0);
                 // A try that waits behind a late one in gunicorn's one process
                 // is late itself.
-                let failed = nginx.posts(status);
+                let mut failed = nginx.logged();
+                failed.retain(|one| one.method == "POST" && statuses.contains(&one.status));
                 assert!((times..10).contains(&failed.len()), "{what}: {failed:?}");
                 expect_pauses(&failed, BACKOFF_MIN);
-                expect_not_taking(&stage, status);
+                expect_not_taking_but(&stage, &statuses);
                 let tries = stage.tries_of(1);
                 assert!(tries.len() > times, "{what}: {tries:?}");
                 assert_eq!(tries[0].pid == tries[1].pid, what == "late", "{what}");
@@ -128,11 +142,11 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
 
 #[test]
 fn a_rate_limit_and_its_retry_after_set_the_pace() {
-    const RECORDS: u64 = 4;
+    const RECORDS: u64 = 2;
     let mut stage = Stage::new();
     stage.store(&plain(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
-    // One a second; the others are told to come again after a second.
+    // One in six seconds; the others are told to come again after a second.
     let limit = "
         location = /log { limit_req zone=slow; error_page 503 @later; UPSTREAM }
         location @later { add_header Retry-After 1 always; return 503; }";
@@ -145,7 +159,7 @@ fn a_rate_limit_and_its_retry_after_set_the_pace() {
 
     assert_eq!(stage.seen().len() as u64, RECORDS, "each once");
     let slowed = nginx.posts(503);
-    assert!(slowed.len() as u64 >= RECORDS - 1, "{slowed:?}");
+    assert!(!slowed.is_empty());
     for refused in &slowed {
         let log = nginx.logged();
         let next = log
@@ -188,13 +202,15 @@ fn a_redirect_is_named_and_waited_out() {
 fn http_to_a_port_for_https_costs_sixteen_records_at_most() {
     const TRUSTED: usize = 16;
     let mut stage = Stage::new();
+    stage.store(&plain(0..3));
+    let company = stage.company();
     let _app = Python::gunicorn_behind(&stage, &[]);
     let nginx = Nginx::start(&stage, "");
-    stage.store(&plain(0..3));
     stage.wait_for(2);
     nginx.reload("ssl", &certificate(&stage));
     stage.store(&plain(3..33));
     stage.until("doubt", |_| nginx.posts(400).len() >= TRUSTED + 3);
+    drop(company);
     expect_pauses(&nginx.posts(400)[TRUSTED..], BACKOFF_MIN);
     nginx.reload("", "");
     stage.finish(33 - TRUSTED as u64, TRUSTED as u64);
@@ -248,10 +264,18 @@ fn expect_pauses(logged: &[Logged], least: Duration) {
 
 /// The event with this status; the agent has not taken it for an outage.
 fn expect_not_taking(stage: &Stage, status: u64) {
+    expect_not_taking_but(stage, &[status]);
+}
+
+/// The same where it may be one of several.
+fn expect_not_taking_but(stage: &Stage, statuses: &[u64]) {
     let events = stage.agent.events_named("main_not_taking_logs");
     assert!(!events.is_empty());
+    let named = |event: &Value| event["status"].as_u64();
     assert!(
-        events.iter().all(|event| event["status"] == status),
+        events
+            .iter()
+            .all(|event| named(event).is_some_and(|status| statuses.contains(&status))),
         "{events:?}"
     );
     assert_eq!(stage.agent.events_named("main_unreachable").len(), 0);
