@@ -147,6 +147,13 @@ fn stuck_clients_cannot_hold_the_agent() {
     assert_eq!(server.delivered_json(), [b"\"kept\""]);
 }
 
+/// Waits until the agent has stopped itself, its socket just hidden.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn wait_stopped(agent: &Agent) {
+    wait_hidden(agent);
+    agent.wait_stopped(DEADLINE);
+}
+
 /// A second name for the socket lets a client in that looked the first one up
 /// just before it was removed.
 #[test]
@@ -167,9 +174,7 @@ fn who_found_the_socket_is_served_while_the_agent_leaves() {
     let _stuck = raw::half_sent(&agent.socket(), 100, 50);
     fs::hard_link(agent.socket(), &late).expect("a second name");
 
-    // It has stopped itself, the socket just hidden.
-    agent.wait_stopped(DEADLINE);
-    assert!(!agent.socket().exists());
+    wait_stopped(&agent);
     let client = UnixStream::connect(&late).expect("connect");
     client.set_nonblocking(true).expect("non-blocking");
     agent.signal(Signal::CONT);
@@ -178,14 +183,14 @@ fn who_found_the_socket_is_served_while_the_agent_leaves() {
     server.wait_delivered(1, DEADLINE);
 
     // Connected and not calling yet: that is reason enough to stay.
-    agent.wait_stopped(DEADLINE);
+    wait_stopped(&agent);
     let silent = raw::silent(&late);
     agent.signal(Signal::CONT);
     wait::until(DEADLINE, "the socket is back", || agent.socket().exists());
     drop(silent);
 
     // In the middle of it, a signal: nothing is left of the hidden socket.
-    agent.wait_stopped(DEADLINE);
+    wait_stopped(&agent);
     agent.signal(Signal::TERM);
     agent.signal(Signal::CONT);
     agent.expect_exit(0, DEADLINE);
