@@ -87,6 +87,9 @@ impl Life {
         loop {
             self.buffer(broken).await;
             broken = true;
+            // The code that took the records goes, and that which sends them comes:
+            // together they would be the peak.
+            process::give_back();
             loop {
                 match self.replayer.run().await? {
                     Pause::Unreachable => break,
