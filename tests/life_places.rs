@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
-use support::temp_folder;
+use support::{temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Some user who is neither root nor the tester.
@@ -115,6 +115,24 @@ fn an_empty_environment_is_enough() {
     server.up();
     agent.expect_exit(0, DEADLINE);
     assert_eq!(server.delivered().len(), 1);
+    assert_eq!(names_in(folder.path()), ["session"]);
+}
+
+#[test]
+fn a_flag_that_could_not_be_raised_is_raised_when_it_can_be() {
+    let folder = temp_folder();
+    let flag = folder.path().join("agent-status.lock");
+    fs::create_dir(&flag).expect("a folder in its place");
+    let mut server = MainServer::new_down();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_event("flag_failed", DEADLINE);
+    agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    fs::remove_dir(&flag).expect("remove the folder");
+    wait::until(DEADLINE, "the flag", || flag.is_file());
+    server.up();
+    agent.expect_exit(0, DEADLINE);
     assert_eq!(names_in(folder.path()), ["session"]);
 }
 

@@ -161,3 +161,45 @@ fn own_memory_kib(pid: u32) -> u64 {
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
     number.expect("a line").trim().parse().expect("a number")
 }
+
+/// It turns off a cache of malloc's (size-report/README.md) by a variable that may
+/// hold settings of somebody else.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn what_malloc_was_told_before_stays_told() {
+    let folder = temp_folder();
+    let server = MainServer::new_down();
+    let own = "glibc.malloc.tcache_count=0";
+    for (before, after) in [
+        ("", own),
+        (
+            "glibc.malloc.check=0",
+            "glibc.malloc.tcache_count=0:glibc.malloc.check=0",
+        ),
+        (own, own),
+    ] {
+        let mut agent = Agent::builder(folder.path())
+            .health_url(&server.url())
+            .env("GLIBC_TUNABLES", before)
+            .arg("-standby")
+            .spawn();
+        agent.wait_event("agent_started", DEADLINE);
+        let Ok(mut variables) = fs::read(format!("/proc/{}/environ", agent.pid())) else {
+            println!("NOT TESTED: only root may look into a process that dumps no core");
+            return;
+        };
+        // glibc may have put an end behind each setting.
+        variables
+            .iter_mut()
+            .filter(|byte| **byte == 0)
+            .for_each(|byte| *byte = b':');
+        let variables = String::from_utf8_lossy(&variables);
+        let expected = format!("GLIBC_TUNABLES={after}:");
+        assert!(
+            variables.contains(&expected),
+            "no {expected} in {variables}"
+        );
+        agent.signal(Signal::TERM);
+        agent.expect_exit(0, DEADLINE);
+    }
+}

@@ -46,6 +46,7 @@ pub fn serve(base: &Path, what: &str) -> Outcome {
     let answer = answer.unwrap_or_else(|_| panic!("{what}: no answer within {DEADLINE:?}"));
     let answer = answer.unwrap_or_else(|status| panic!("{what}: {status}\n{}", agent.stderr()));
     assert!(answer.success);
+    assert!(!base.join("lmdb/clean").exists(), "{what}: in use");
     server.up();
     let status = agent.wait_exit(DEADLINE + Duration::from_secs(30));
     let said = format!("{}{}", agent.stdout(), agent.stderr());
