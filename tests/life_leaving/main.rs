@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::raw;
