@@ -274,6 +274,9 @@ pub const DELETE_RECORDS_MAX: usize = 256;
 /// How long a delivered record may wait for its delete: what a power cut has sent
 /// again.
 pub const DELETE_DELAY_MAX: Duration = Duration::from_millis(250);
+/// Records whose pages of the store are mapped at a time: the kernel maps up to
+/// sixteen pages around each, and in a store that was full they lie scattered.
+pub const MAPPED_RECORDS_MAX: usize = 16;
 /// Records read from the store at once.
 pub const BATCH_RECORDS_MAX: usize = 64;
 /// Bytes read from the store at once; one record always fits.

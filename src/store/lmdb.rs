@@ -14,7 +14,8 @@ use heed::{CommitOrAbort, Database, Env, MdbError, PutFlags, RwTxn, WithoutTls};
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 use crate::limits::{
-    ADDRESS_SPACE_LEFT, COMMIT_OVERHEAD, DELETE_ROOM, MAP_MIN, MAP_RESERVE, MAP_START, STORE_FORMAT,
+    ADDRESS_SPACE_LEFT, COMMIT_OVERHEAD, DELETE_ROOM, MAP_MIN, MAP_RESERVE, MAP_START,
+    MAPPED_RECORDS_MAX, STORE_FORMAT,
 };
 use crate::proto::store::StoredRecord;
 use crate::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
@@ -218,7 +219,7 @@ impl Lmdb {
     }
 
     /// Deletes every record up to and with `key`, in a transaction of
-    /// [`Lmdb::write`].
+    /// [`Lmdb::write`]; in parts, so that few pages are mapped at a time.
     ///
     /// # Errors
     /// LMDB's.
@@ -227,7 +228,18 @@ impl Lmdb {
         txn: &mut RwTxn,
         key: u64,
     ) -> std::result::Result<(), heed::Error> {
-        self.records.delete_range(txn, &(..=key)).map(drop)
+        loop {
+            self.return_pages();
+            let last = self
+                .records
+                .range(txn, &(..=key))?
+                .nth(MAPPED_RECORDS_MAX - 1);
+            let part = last.transpose()?.map_or(key, |(part, _)| part);
+            self.records.delete_range(txn, &(..=part))?;
+            if part == key {
+                return Ok(());
+            }
+        }
     }
 
     /// True after a meta page found no room: LMDB then takes no transaction any

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::Lmdb;
 use crate::error::Result;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FREE_LIST_PAGES_MIN, FREE_LIST_SHARE};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FREE_LIST_PAGES_MIN, FREE_LIST_SHARE, MAPPED_RECORDS_MAX,
+};
 use crate::store::failure::failed;
 
 impl Lmdb {
@@ -42,6 +44,9 @@ impl Lmdb {
             if batch.len() == BATCH_RECORDS_MAX {
                 break;
             }
+            if batch.len().is_multiple_of(MAPPED_RECORDS_MAX) {
+                self.return_pages();
+            }
         }
         Ok(batch)
     }
@@ -58,7 +63,7 @@ impl Lmdb {
             item.map_err(failed)?;
             count += 1;
             // Many, where a disk had no room for deletes.
-            if count % BATCH_RECORDS_MAX as u64 == 0 {
+            if count % MAPPED_RECORDS_MAX as u64 == 0 {
                 self.return_pages();
             }
         }
@@ -71,11 +76,17 @@ impl Lmdb {
     /// [`DiskFailed`](crate::error::Error::DiskFailed).
     pub fn key_of_first(&self, count: usize, key: u64) -> Result<u64> {
         let txn = self.env.read_txn().map_err(failed)?;
-        let mut range = self.records.range(&txn, &(..=key)).map_err(failed)?;
-        match range.nth(count.saturating_sub(1)) {
-            Some(item) => item.map(|(key, _)| key).map_err(failed),
-            None => Ok(key),
+        let range = self.records.range(&txn, &(..=key)).map_err(failed)?;
+        for (number, item) in (1..).zip(range) {
+            let (found, _) = item.map_err(failed)?;
+            if number == count {
+                return Ok(found);
+            }
+            if number.is_multiple_of(MAPPED_RECORDS_MAX) {
+                self.return_pages();
+            }
         }
+        Ok(key)
     }
 
     /// Records in the store.
