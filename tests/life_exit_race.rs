@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::agent::{Agent, names_in};
+use support::dice::Dice;
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{temp_folder, wait};
@@ -20,18 +21,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const LANES: u64 = 16;
 /// Calls of each.
 const ROUNDS: u64 = 8;
-
-/// The sequence of xorshift64 (Marsaglia 2003): the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// One application and the agents it has started.
 struct Lane<'a> {
@@ -140,7 +129,7 @@ fn no_call_fails_and_no_record_is_lost_around_the_exit() {
 }
 
 fn live(number: u64, folder: &Path, url: &str) -> (usize, u64) {
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (number + 1));
+    let mut dice = Dice(number);
     let mut lane = Lane {
         folder,
         url,
