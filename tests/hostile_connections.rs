@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 /// IDLE_GRACE and cut CLOSE_GRACE later, a dozen at a time.
 const DEADLINE: Duration = Duration::from_secs(30);
 const PROMPT: Duration = Duration::from_secs(15);
-/// Of one core, while nothing is to be done.
+/// Of one core, while nothing is to be done; a late look may see the end of a crowd.
+/// A loop without a pause takes all that it gets.
 const CPU_SHARE_MAX: f64 = 0.2;
 
 fn idle(socket: &Path, count: usize) -> Vec<Raw> {
