@@ -46,7 +46,7 @@ pub struct Figures {
     peak_kib: u64,
     /// The highest number that one of the agent's own ever had, and one: a
     /// listing takes its time and may count some twice.
-    pub descriptors: usize,
+    descriptors: usize,
     /// What the test, and with it the agent, has got from whoever started it.
     inherited: HashSet<usize>,
 }
