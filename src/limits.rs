@@ -41,9 +41,9 @@ pub const CONNECTIONS_MAX: usize = 192;
 /// there are less.
 pub const CALLS_MAX: usize = 32 * STREAMS_MAX as usize;
 /// Descriptors kept free of client connections: stdio and events 4, runtime 3,
-/// signals 4, lock 1, listener 2, store 4, logs 3, watcher 1, the server 1, and one
+/// signals 4, lock 1, listener 2, its folder 1, store 5, logs 3, watcher 1, the server 1, and one
 /// each for a lookup and for the client that is accepted to make room for.
-pub const DESCRIPTORS_RESERVED: usize = 25;
+pub const DESCRIPTORS_RESERVED: usize = 27;
 /// Calls in flight on one connection; clients queue further ones themselves.
 pub const STREAMS_MAX: u32 = 64;
 /// Bytes a client may send on a stream before the agent has asked for more. The
@@ -163,8 +163,9 @@ pub const ROOM_STEP: usize = 16 * KIB;
 
 // --- Life (spec 5) ---
 
-/// How long a start waits for another agent's lock or socket.
-pub const LOCK_WAIT: Duration = Duration::from_millis(1500);
+/// How long a start waits for another agent's lock or socket: longer than that agent
+/// has its lock once its socket is gone, and below the 2 s that the SDK waits.
+pub const LOCK_WAIT: Duration = Duration::from_millis(1800);
 /// How long after its first answer another agent has to answer still: an agent that
 /// was killed, or leaves, has closed its socket by then.
 pub const ANSWER_AGAIN: Duration = Duration::from_millis(300);
@@ -178,21 +179,26 @@ pub const PROBE_DELAY_MAX: Duration = Duration::from_secs(5);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Redirects a probe follows, on the same host.
 pub const PROBE_REDIRECTS: usize = 3;
-/// No leaving before this much time without a call.
+/// No leaving before this much time without a call …
 pub const LEAVE_QUIET: Duration = Duration::from_secs(2);
+/// … and a random part of this: an application that logs at a fixed interval must not
+/// meet the same moment each time.
+pub const LEAVE_JITTER: Duration = Duration::from_secs(1);
 /// No leaving before this age: the SDK that started the agent may still be
 /// connecting.
 pub const LEAVE_AGE: Duration = Duration::from_secs(3);
-/// How long those already connected are served once the socket file is gone.
-/// With the removal of the store it stays below the 500 ms of spec 5.
-pub const LEAVE_DRAIN: Duration = Duration::from_millis(250);
+/// How long those already connected are served once the socket file is gone: a
+/// connection's [`IDLE_GRACE`] ends within it. With the removal of the store it stays
+/// below the 500 ms of spec 5.
+pub const LEAVE_DRAIN: Duration = Duration::from_millis(300);
 /// How long those who have found the socket file may take to connect once it is
 /// gone: a connect(2) that the scheduler interrupted after looking it up.
 pub const LEAVE_SETTLE: Duration = Duration::from_millis(20);
-/// How long calls in flight are served after a signal; below the 2 s of spec 5.
-pub const STOP_DRAIN: Duration = Duration::from_millis(1200);
+/// How long calls in flight are served after a signal. With the closing of the store
+/// it stays below the 1.2 s of spec 5, after which the lock is released.
+pub const STOP_DRAIN: Duration = Duration::from_millis(800);
 /// How long closing the store may take after a signal, unless the disk blocks.
-pub const STORE_CLOSE: Duration = Duration::from_millis(500);
+pub const STORE_CLOSE: Duration = Duration::from_millis(300);
 /// How often the socket file is looked at where it cannot be watched or bound.
 pub const SOCKET_POLL: Duration = Duration::from_millis(500);
 /// Bytes of an allocation that gets a map of its own, and gives it back at once:

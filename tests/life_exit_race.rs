@@ -77,10 +77,8 @@ impl Lane<'_> {
     fn wait_for_the_exit(&self, dice: &mut Dice) {
         let socket = self.folder.join("data-nadhi-agent.sock");
         match dice.below(3) {
-            // By the clock, over all that may happen.
-            0 => sleep_micros(1_900_000 + dice.below(400_000)),
-            // By the clock, closely: 2 s of quiet and a probe.
-            1 => sleep_micros(1_995_000 + dice.below(40_000)),
+            // By the clock: 2 to 3 s of quiet, and a probe.
+            0 => sleep_micros(1_950_000 + dice.below(1_200_000)),
             // Just after the file has gone.
             _ => {
                 let end = Instant::now() + DEADLINE;

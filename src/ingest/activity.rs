@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Counts calls in flight and records, and knows when clients were last heard of.
 pub struct Activity {
@@ -31,7 +31,7 @@ impl Activity {
         Call(Arc::clone(self))
     }
 
-    /// Somebody was here: who connects means to call.
+    /// A client has called, or goes on sending.
     pub fn touch(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -56,16 +56,13 @@ impl Activity {
     /// True when a client was heard of after `moment`.
     #[must_use]
     pub fn heard_since(&self, moment: Instant) -> bool {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) > moment
+        self.last() > moment
     }
 
-    /// How long no client has been heard of.
+    /// When a client was last heard of.
     #[must_use]
-    pub fn quiet(&self) -> Duration {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
+    pub fn last(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

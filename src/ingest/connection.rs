@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -22,6 +22,7 @@ use crate::limits::{
 
 /// What others know of a connection.
 struct Peer {
+    accepted: Instant,
     in_flight: AtomicUsize,
     served: AtomicU64,
     since: Mutex<Instant>,
@@ -123,6 +124,35 @@ impl Connections {
         }
     }
 
+    /// Waits until no connection is left that may be about to call: one that has
+    /// called before and has not ended yet, or a newcomer.
+    pub async fn wait_until_silent(&self) {
+        loop {
+            let any_served = self
+                .peers()
+                .iter()
+                .any(|peer| peer.served.load(Relaxed) > 0);
+            let grace = match self.newcomer_grace() {
+                None if !any_served => return,
+                grace => grace.unwrap_or(IDLE_GRACE),
+            };
+            let _ = timeout(grace, self.one_less()).await;
+        }
+    }
+
+    /// What is left of the [`IDLE_GRACE`] of the youngest connection that has not
+    /// called yet: closing it within would look like a failed call. `None` where
+    /// there is no such connection; an older one that calls nothing does not count.
+    #[must_use]
+    pub fn newcomer_grace(&self) -> Option<Duration> {
+        let peers = self.peers();
+        let newcomers = peers
+            .iter()
+            .filter(|peer| peer.served.load(Relaxed) == 0 && peer.in_flight.load(Relaxed) == 0);
+        let graces = newcomers.filter_map(|peer| IDLE_GRACE.checked_sub(peer.accepted.elapsed()));
+        graces.max()
+    }
+
     /// Waits until a connection ends.
     pub async fn one_less(&self) {
         self.changed.notified().await;
@@ -144,6 +174,7 @@ impl Connections {
     /// Serves a client on a task of its own.
     pub fn serve(self: &Arc<Self>, stream: UnixStream, service: &Arc<LogAgent>) {
         let peer = Arc::new(Peer {
+            accepted: Instant::now(),
             in_flight: AtomicUsize::new(0),
             served: AtomicU64::new(0),
             since: Mutex::new(Instant::now()),

@@ -9,7 +9,6 @@ use tokio::net::{UnixListener as AsyncListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use crate::events::Events;
-use crate::ingest::activity::Activity;
 use crate::ingest::connection::Connections;
 use crate::ingest::service::LogAgent;
 use crate::limits::ACCEPT_PAUSE;
@@ -18,7 +17,6 @@ use crate::limits::ACCEPT_PAUSE;
 pub struct Server {
     service: Arc<LogAgent>,
     connections: Arc<Connections>,
-    activity: Arc<Activity>,
     events: Events,
     listener: Option<Listening>,
 }
@@ -33,11 +31,10 @@ struct Listening {
 impl Server {
     /// A server without a listener.
     #[must_use]
-    pub fn new(service: LogAgent, activity: Arc<Activity>, events: Events) -> Server {
+    pub fn new(service: LogAgent, events: Events) -> Server {
         Server {
             service: Arc::new(service),
             connections: Connections::new(),
-            activity,
             events,
             listener: None,
         }
@@ -74,7 +71,6 @@ impl Server {
         Acceptor {
             service: Arc::clone(&self.service),
             connections: Arc::clone(&self.connections),
-            activity: Arc::clone(&self.activity),
             events: self.events.clone(),
         }
     }
@@ -131,7 +127,6 @@ impl Server {
             match accept_now(listener) {
                 Ok(stream) => {
                     any = true;
-                    self.activity.touch();
                     self.connections.serve(stream, &self.service);
                 }
                 Err(error) => return (any, error.kind() != io::ErrorKind::WouldBlock),
@@ -151,7 +146,6 @@ fn accept_now(listener: &UnixListener) -> io::Result<UnixStream> {
 struct Acceptor {
     service: Arc<LogAgent>,
     connections: Arc<Connections>,
-    activity: Arc<Activity>,
     events: Events,
 }
 
@@ -178,7 +172,6 @@ impl Acceptor {
     async fn take(&self, accepted: io::Result<UnixStream>) {
         match accepted {
             Ok(stream) => {
-                self.activity.touch();
                 self.connections.serve(stream, &self.service);
                 self.make_room().await;
             }

@@ -11,7 +11,7 @@ use crate::folder::Folder;
 use crate::ingest::activity::Activity;
 use crate::ingest::doorway::Doorway;
 use crate::lifecycle::process;
-use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_QUIET, LEAVE_SETTLE, START_OVER};
+use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_JITTER, LEAVE_QUIET, LEAVE_SETTLE, START_OVER};
 use crate::replay::backoff::Probes;
 use crate::replay::dice::random;
 use crate::replay::http::Probe;
@@ -36,6 +36,25 @@ pub struct Life {
     pub start: Instant,
     /// Sleep instead of leaving.
     pub standby: bool,
+    /// How long no client may call before the agent leaves.
+    pub quiet: Quiet,
+}
+
+/// A time without a call after which the agent may leave, drawn anew for each.
+pub struct Quiet {
+    since: Instant,
+    length: Duration,
+}
+
+impl Quiet {
+    /// One that began at that call.
+    #[must_use]
+    pub fn new(since: Instant) -> Quiet {
+        Quiet {
+            since,
+            length: LEAVE_QUIET + LEAVE_JITTER.mul_f64(random()),
+        }
+    }
 }
 
 /// What the agent does while the server is healthy and the store is empty.
@@ -180,9 +199,13 @@ impl Life {
     }
 
     /// How long the agent has to stay at least, as things stand.
-    fn until_leaving(&self) -> Duration {
+    fn until_leaving(&mut self) -> Duration {
+        let last = self.activity.last();
+        if self.quiet.since != last {
+            self.quiet = Quiet::new(last);
+        }
         let age = LEAVE_AGE.saturating_sub(self.start.elapsed());
-        let quiet = LEAVE_QUIET.saturating_sub(self.activity.quiet());
+        let quiet = self.quiet.length.saturating_sub(last.elapsed());
         let busy = if self.activity.in_flight() > 0 || self.store.status().count > 0 {
             LEAVE_QUIET
         } else {
@@ -226,17 +249,18 @@ impl Life {
         // Those that never called may be about to: they are not sent away.
         connections.shut_down(false);
         let _ = timeout(LEAVE_DRAIN, async {
-            let nobody = async {
+            let silent = async {
                 sleep(LEAVE_SETTLE).await;
-                connections.none_left().await;
+                connections.wait_until_silent().await;
             };
             tokio::select! {
-                () = nobody => {}
+                () = silent => {}
                 () = self.store.wait_for(|status| status.count > 0) => {}
             }
         })
         .await;
         !self.doorway.lock().server.accept_waiting()
+            && connections.newcomer_grace().is_none()
             && !self.activity.heard_since(hidden_at)
             && self.activity.in_flight() == 0
             && self.store.status().count == 0

@@ -25,7 +25,7 @@ use crate::limits::{IDLE_GRACE, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE
 use crate::replay::replayer::Replayer;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
-use life::Life;
+use life::{Life, Quiet};
 use signals::Signals;
 
 /// Lives the agent's life.
@@ -90,7 +90,7 @@ async fn serve(
     let activity = Activity::new();
     let (writer, store) = Writer::new(Arc::clone(&folder), events.clone());
     let service = LogAgent::new(store.clone(), Arc::clone(&activity));
-    let mut server = Server::new(service, Arc::clone(&activity), events.clone());
+    let mut server = Server::new(service, events.clone());
     let activated = matches!(entrance, Entrance::Passed);
     listener
         .map_or(Ok(()), |listener| server.listen(listener))
@@ -121,6 +121,7 @@ async fn serve(
         replayer,
         start,
         standby: config.standby,
+        quiet: Quiet::new(start),
     };
     process::give_back();
     let end = tokio::select! {
@@ -180,8 +181,11 @@ async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
         };
         let _ = timeout(STOP_DRAIN, drained).await;
         if let End::Signal(_) = end {
-            life.replayer.flush().await;
-            let _ = timeout(STORE_CLOSE, life.store.close(Close::Keep)).await;
+            let _ = timeout(STORE_CLOSE, async {
+                life.replayer.flush().await;
+                life.store.close(Close::Keep).await
+            })
+            .await;
         }
     };
     tokio::select! {

@@ -13,13 +13,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
-use support::server::MainServer;
+use support::server::{Answer, MainServer};
 use support::{raw, store, temp_folder, wait};
 use unit::{DEADLINE, PASS, Unit, call, sleep_micros};
 
@@ -234,9 +235,14 @@ fn stays_after_all() -> bool {
     let unit = Unit::new(folder.path(), &server);
     let mut agent = unit.start();
     call(unit.connect(), "1").expect("acknowledged");
-    let _silent = raw::silent(&agent.socket());
     server.wait_delivered(1, DEADLINE);
     let probes = server.gets().len();
+    // A client that comes during the probe before it leaves, and says nothing.
+    let (socket, silent) = (agent.socket(), Mutex::new(None));
+    server.on_get(move |_| {
+        *silent.lock().expect("the client") = Some(raw::silent(&socket));
+        Answer::status(200)
+    });
     wait::until(DEADLINE, "the probe before it leaves", || {
         server.gets().len() > probes
     });
