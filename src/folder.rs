@@ -13,8 +13,10 @@ use crate::events::rfc3339;
 use crate::limits::SESSIONS_KEPT;
 use crate::log::Log;
 
-const STATUS_FLAG: &str = "agent-status.lock";
-const SESSION_PREFIX: &str = "session-";
+/// Exists while the main server is down and the agent buffers.
+pub const STATUS_FLAG: &str = "agent-status.lock";
+/// Begins the name of each session's folder.
+pub const SESSION_PREFIX: &str = "session-";
 const AGENT_LOG: &str = "agent.log";
 const SUCCESS_LOG: &str = "agent-success.log";
 /// The records set aside, in a session folder.

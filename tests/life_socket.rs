@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -24,6 +24,11 @@ fn send(socket: &Path, json: &str) {
 
 fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|found| found.ino())
+}
+
+/// The socket that its name leads to: another file for each time that it is bound.
+fn socket_file(name: &Path) -> Option<PathBuf> {
+    fs::canonicalize(name).ok()
 }
 
 /// What happens to the socket file of a running agent.
@@ -51,7 +56,7 @@ fn a_lost_socket_is_bound_again_and_the_connected_are_served() {
     let socket = agent.socket();
     let mut sent = 0;
     for what in ["deleted", "replaced", "renamed", "deleted", "replaced"] {
-        let first = inode(&socket);
+        let first = socket_file(&socket);
         block_on(async {
             let connected = Sender::keeping(&socket);
             let call = async || {
@@ -61,7 +66,7 @@ fn a_lost_socket_is_bound_again_and_the_connected_are_served() {
             call().await;
             lose(what, &socket);
             wait::until(DEADLINE, what, || {
-                let now = inode(&socket);
+                let now = socket_file(&socket);
                 now.is_some() && now != first && UnixStream::connect(&socket).is_ok()
             });
             call().await;

@@ -16,8 +16,13 @@ pub struct Doorway(Arc<Mutex<Door>>);
 
 /// How clients find the agent.
 pub enum Entrance {
-    /// By a socket file of its own; `None` until one can be bound.
-    Own(Option<Socket>),
+    /// By a socket of its own.
+    Own {
+        /// `None` until one can be bound.
+        socket: Option<Socket>,
+        /// Whether its name may lead through `/proc` ([`Socket::bind`]).
+        may_link: bool,
+    },
     /// By a socket that its starter passed and listens at, too (spec 5.9). Its file
     /// is none of the agent's business, and nobody who connects is ever refused:
     /// the kernel keeps them in a backlog that outlives the agent, and the starter
@@ -67,6 +72,9 @@ impl Doorway {
         let mut told = false;
         loop {
             let mended = self.lock().mend();
+            if let Ok(true) = mended {
+                watch.add_agent_folder();
+            }
             told = match &mended {
                 Ok(false) => false,
                 Ok(true) => {
@@ -91,14 +99,18 @@ impl Doorway {
 impl Door {
     /// Binds the socket again if its file is gone; true when it had to.
     fn mend(&mut self) -> io::Result<bool> {
-        let Entrance::Own(bound) = &mut self.entrance else {
+        let Entrance::Own {
+            socket: bound,
+            may_link,
+        } = &mut self.entrance
+        else {
             return Ok(false);
         };
         if self.hidden || bound.as_ref().is_some_and(Socket::is_in_place) {
             return Ok(false);
         }
         self.folder.check_in_place()?;
-        let (socket, listener) = Socket::bind(self.folder.path())?;
+        let (socket, listener) = Socket::bind(self.folder.path(), *may_link)?;
         if let Err(error) = self.server.listen(listener) {
             // A file with nobody behind it would be worse than none.
             socket.remove();
@@ -113,8 +125,11 @@ impl Door {
     pub fn hide(&mut self) {
         self.hidden = true;
         match &self.entrance {
-            Entrance::Own(Some(socket)) => socket.hide(),
-            Entrance::Own(None) => {}
+            Entrance::Own { socket, .. } => {
+                if let Some(socket) = socket {
+                    socket.hide();
+                }
+            }
             Entrance::Passed => self.server.pause(),
         }
     }
@@ -126,8 +141,10 @@ impl Door {
     pub fn show(&mut self) -> io::Result<()> {
         self.hidden = false;
         match &self.entrance {
-            Entrance::Own(Some(socket)) if socket.show().is_ok() => Ok(()),
-            Entrance::Own(_) => self.mend().map(drop),
+            Entrance::Own { socket, .. } => match socket {
+                Some(socket) if socket.show().is_ok() => Ok(()),
+                _ => self.mend().map(drop),
+            },
             Entrance::Passed => {
                 self.server.resume();
                 Ok(())
@@ -139,7 +156,7 @@ impl Door {
     pub fn close(&mut self) {
         self.hidden = true;
         match &self.entrance {
-            Entrance::Own(socket) => {
+            Entrance::Own { socket, .. } => {
                 if let Some(socket) = socket {
                     socket.remove();
                 }
@@ -152,45 +169,66 @@ impl Door {
 
 #[cfg(target_os = "linux")]
 mod watch {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
     use tokio::net::unix::pipe::Receiver;
 
-    /// Tells when names in a folder change (inotify(7)). What changed does not
-    /// matter: the socket file is looked at anyway.
-    pub(super) struct Watch(Option<Receiver>);
+    use crate::ingest::agent_folder;
+
+    /// Tells when names change in the base folder and in the one that the socket's
+    /// name leads through (inotify(7)). What changed does not matter: where the name
+    /// leads is looked at anyway.
+    pub(super) struct Watch {
+        base: PathBuf,
+        inotify: Option<Receiver>,
+    }
+
+    const NAMES: WatchFlags = WatchFlags::CREATE
+        .union(WatchFlags::DELETE)
+        .union(WatchFlags::MOVE)
+        .union(WatchFlags::DELETE_SELF)
+        .union(WatchFlags::MOVE_SELF)
+        .union(WatchFlags::ONLYDIR);
 
     impl Watch {
-        pub(super) fn new(folder: &Path) -> Watch {
-            Watch(Self::open(folder))
+        pub(super) fn new(base: &Path) -> Watch {
+            let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
+            let inotify = inotify.filter(|inotify| add_watch(inotify, base, NAMES).is_ok());
+            let watch = Watch {
+                base: base.to_owned(),
+                // Not a pipe, but read like one.
+                inotify: inotify.and_then(|fd| Receiver::from_owned_fd_unchecked(fd).ok()),
+            };
+            watch.add_agent_folder();
+            watch
         }
 
-        fn open(folder: &Path) -> Option<Receiver> {
-            let names = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE;
-            let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
-            let watch = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
-            add_watch(&watch, folder, names | itself).ok()?;
-            // Not a pipe, but read like one.
-            Receiver::from_owned_fd_unchecked(watch).ok()
+        /// The folder has been made anew. Where the socket's name is the socket
+        /// itself, there is none.
+        pub(super) fn add_agent_folder(&self) {
+            if let Some(inotify) = &self.inotify {
+                let flags = NAMES | WatchFlags::DONT_FOLLOW;
+                let _ = add_watch(inotify, self.base.join(agent_folder::NAME), flags);
+            }
         }
 
         /// False where there is no inotify.
         pub(super) fn is_live(&self) -> bool {
-            self.0.is_some()
+            self.inotify.is_some()
         }
 
         /// Waits for a change; for ever when not live.
         pub(super) async fn changed(&mut self) {
-            let Some(watch) = &self.0 else {
+            let Some(inotify) = &self.inotify else {
                 return std::future::pending().await;
             };
-            if watch.readable().await.is_err() {
-                self.0 = None;
+            if inotify.readable().await.is_err() {
+                self.inotify = None;
                 return;
             }
             let mut events = [0; 1024];
-            while watch.try_read(&mut events).is_ok_and(|length| length > 0) {}
+            while inotify.try_read(&mut events).is_ok_and(|length| length > 0) {}
         }
     }
 }
@@ -206,6 +244,8 @@ mod watch {
         pub(super) fn new(_folder: &Path) -> Watch {
             Watch
         }
+
+        pub(super) fn add_agent_folder(&self) {}
 
         pub(super) fn is_live(&self) -> bool {
             false

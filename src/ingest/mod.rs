@@ -2,6 +2,11 @@
 
 pub mod activation;
 pub mod activity;
+#[cfg(target_os = "linux")]
+pub mod agent_folder;
+#[cfg(not(target_os = "linux"))]
+#[path = "agent_folder_elsewhere.rs"]
+pub mod agent_folder;
 pub mod authority;
 pub mod budget;
 pub mod connection;

@@ -4,21 +4,22 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 
 use crate::error::{Error, Result};
+use crate::ingest::agent_folder::{self, AgentFolder};
 use crate::limits::LISTEN_BACKLOG;
 
 /// The socket's name in the base folder.
 pub const SOCKET_NAME: &str = "data-nadhi-agent.sock";
 /// Its name while it is made or taken away: no longer than the other, so that
 /// a path that fits for one fits for both.
-const HIDDEN_NAME: &str = ".data-nadhi-agent.so";
+pub const HIDDEN_NAME: &str = ".data-nadhi-agent.so";
 /// Bytes of a socket path, without the closing NUL (unix(7): 108 with it on
 /// Linux, 104 elsewhere).
 const PATH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -50,72 +51,115 @@ pub fn check_path(folder: &Path) -> Result<()> {
 /// without waiting for it.
 #[must_use]
 pub fn answers(folder: &Path) -> bool {
-    let connected = SocketAddrUnix::new(path_in(folder)).and_then(|address| {
-        let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-        ioctl_fionbio(&socket, true)?;
-        connect(&socket, &address)
-    });
-    // AGAIN: somebody listens, and has more clients waiting than it may.
-    matches!(connected, Ok(()) | Err(Errno::AGAIN))
+    // AGAIN: something listens, and has more clients waiting than it may.
+    matches!(connect_now(&path_in(folder)), Ok(_) | Err(Errno::AGAIN))
 }
 
-/// The agent's own socket file and what listens behind it.
+/// Connects, non-blocking, where there is room in the backlog right now.
+pub(super) fn connect_now(path: &Path) -> rustix::io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    ioctl_fionbio(&socket, true)?;
+    connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// The agent's own socket and the name that leads to it.
 pub struct Socket {
     path: PathBuf,
     hidden: PathBuf,
-    /// Tells the agent's own file from one that replaced it.
+    /// Of the socket: tells the agent's own name from one that replaced it.
     identity: (u64, u64),
+    /// Where the name leads through; none where it is the socket itself.
+    agent_folder: Option<AgentFolder>,
 }
 
 impl Socket {
-    /// Binds the socket of `folder`. A stale socket is replaced; anything else
-    /// of that name is not touched.
+    /// Binds the socket of `folder`, under a name that lives as long as the agent
+    /// (spec 5.6) if it `may_link` and that serves all who may send. A stale socket
+    /// or link of an agent's is replaced; anything else of that name is not touched.
     ///
     /// # Errors
     /// Those of the file system; `AlreadyExists` for a file or folder of that
     /// name.
-    pub fn bind(folder: &Path) -> io::Result<(Socket, UnixListener)> {
-        let path = path_in(folder);
+    pub fn bind(folder: &Path, may_link: bool) -> io::Result<(Socket, UnixListener)> {
         // Before anything is made: the watch would wake for it and try again.
-        check_free(&path)?;
+        check_free(&path_in(folder))?;
         let hidden = folder.join(HIDDEN_NAME);
         check_free(&hidden)?;
         match fs::remove_file(&hidden) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&hidden)?;
-        rustix::net::listen(&listener, LISTEN_BACKLOG)?;
-        listener.set_nonblocking(true)?;
-        set_access(&hidden, folder)?;
-        let identity = identity_of(&hidden)?;
-        let socket = Socket {
-            path,
-            hidden,
-            identity,
-        };
-        if let Err(error) = socket.show() {
-            let _ = fs::remove_file(&socket.hidden);
+        if may_link && let Ok(bound) = Socket::bind_linked(folder) {
+            return Ok(bound);
+        }
+        agent_folder::sweep(folder);
+        let (socket, listener) = Socket::listen(folder, &hidden, None)?;
+        socket.show_or_remove()?;
+        Ok((socket, listener))
+    }
+
+    fn bind_linked(folder: &Path) -> io::Result<(Socket, UnixListener)> {
+        agent_folder::check_serves(folder)?;
+        let agent_folder = AgentFolder::create(folder)?;
+        let path = agent_folder.socket();
+        let made = Socket::listen(folder, &path, Some(agent_folder));
+        let (socket, listener) = made.inspect_err(|_| agent_folder::sweep(folder))?;
+        let linked = socket
+            .agent_folder
+            .as_ref()
+            .map_or(Ok(()), AgentFolder::link);
+        let shown = linked
+            .and_then(|()| symlink(agent_folder::LINK, &socket.hidden))
+            // Links may be forbidden on this mount.
+            .and_then(|()| identity_of(&socket.hidden))
+            .and_then(|found| match found == socket.identity {
+                true => socket.show(),
+                false => Err(io::ErrorKind::NotFound.into()),
+            });
+        if let Err(error) = shown {
+            socket.remove();
             return Err(error);
         }
         Ok((socket, listener))
     }
 
-    /// True while the file at the socket's path is the one that was bound.
+    /// Listens at `path`, which no client knows yet.
+    fn listen(
+        folder: &Path,
+        path: &Path,
+        agent_folder: Option<AgentFolder>,
+    ) -> io::Result<(Socket, UnixListener)> {
+        let listener = UnixListener::bind(path)?;
+        rustix::net::listen(&listener, LISTEN_BACKLOG)?;
+        listener.set_nonblocking(true)?;
+        set_access(path, folder)?;
+        let socket = Socket {
+            path: path_in(folder),
+            hidden: folder.join(HIDDEN_NAME),
+            identity: identity_of(path)?,
+            agent_folder,
+        };
+        Ok((socket, listener))
+    }
+
+    /// True while the socket's name leads to the one that was bound, whichever way:
+    /// an agent in another PID namespace makes it one of its own.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         identity_of(&self.path).is_ok_and(|found| found == self.identity)
     }
 
-    /// Takes the file out of the clients' sight: who connected before is served,
-    /// who looks for it afterwards finds none.
+    /// Takes the name out of the clients' sight: a client that connected before is
+    /// served, one that looks for it afterwards finds none.
     pub fn hide(&self) {
-        if self.is_in_place() {
-            let _ = fs::rename(&self.path, &self.hidden);
+        if self.is_in_place() && fs::rename(&self.path, &self.hidden).is_err() {
+            let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// Puts the file in its place.
+    /// Puts the name in its place.
     ///
     /// # Errors
     /// Those of the file system; `AlreadyExists` for a file or folder of that
@@ -125,33 +169,56 @@ impl Socket {
         fs::rename(&self.hidden, &self.path)
     }
 
-    /// Removes the file for good; one that replaced it stays, and so does what
-    /// another agent hides in a folder that has taken the place of this one's.
+    fn show_or_remove(&self) -> io::Result<()> {
+        self.show().inspect_err(|_| self.remove())
+    }
+
+    /// Removes the name and the socket for good; one that replaced it stays, and so
+    /// does what another agent hides in a folder that has taken the place of this
+    /// one's.
     pub fn remove(&self) {
-        self.hide();
-        if identity_of(&self.hidden).is_ok_and(|found| found == self.identity) {
-            let _ = fs::remove_file(&self.hidden);
+        for name in [&self.path, &self.hidden] {
+            if identity_of(name).is_ok_and(|found| found == self.identity) || is_stale_link(name) {
+                let _ = fs::remove_file(name);
+            }
+        }
+        if let Some(agent_folder) = &self.agent_folder {
+            agent_folder.remove();
         }
     }
 }
 
-/// Only a socket may be replaced.
-fn check_free(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!(
-                "a file or folder is in the way: move {} elsewhere",
-                path.display()
-            ),
-        )),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// Whether this is a link of an agent's that leads nowhere.
+fn is_stale_link(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target.starts_with(agent_folder::NAME))
+        && fs::metadata(path).is_err()
 }
 
+/// Only a socket may be replaced, and the link of an earlier agent.
+fn check_free(path: &Path) -> io::Result<()> {
+    let is_free = match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_symlink() => {
+            fs::read_link(path)?.starts_with(agent_folder::NAME)
+        }
+        Ok(found) => found.file_type().is_socket(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => return Err(error),
+    };
+    if is_free {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!(
+            "a file or folder is in the way: move {} elsewhere",
+            path.display()
+        ),
+    ))
+}
+
+/// Of what a path leads to.
 fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::symlink_metadata(path)?;
+    let found = fs::metadata(path)?;
     Ok((found.dev(), found.ino()))
 }
 

@@ -18,6 +18,7 @@ use crate::events::{Events, Value};
 use crate::folder::{Folder, Session};
 use crate::ingest::activation;
 use crate::ingest::activity::Activity;
+use crate::ingest::agent_folder;
 use crate::ingest::doorway::{Doorway, Entrance};
 use crate::ingest::server::Server;
 use crate::ingest::service::LogAgent;
@@ -49,13 +50,19 @@ pub fn run(config: Config) -> Result<()> {
         let _context = runtime.enter();
         Signals::new()?
     };
+    agent_folder::remove_own_stale_link(&config.folder);
     let folder = Arc::new(Folder::open(&config.folder)?);
-    if !start::take_lock(&folder, passed.is_some())? {
+    let locked = {
+        let _context = runtime.enter();
+        start::take_lock(&folder, passed.is_some())?
+    };
+    if !locked {
         events.emit("another_agent_serves", &[]);
         return Ok(());
     }
     process::check_descriptors()?;
-    let entrance = start::open_entrance(&folder, passed)?;
+    let may_link = !config.standby;
+    let entrance = start::open_entrance(&folder, passed, may_link)?;
     // As a task: to wake what block_on itself runs costs a look at the sockets.
     let life = runtime.spawn(serve(config, folder, events, start, entrance, signals));
     let ended = runtime.block_on(life);

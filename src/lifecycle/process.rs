@@ -16,16 +16,20 @@ use crate::limits::{HEAP_IN_HAND, LARGE_ALLOCATION};
 /// to read, and no core dump with a key in it.
 pub fn harden() {
     umask(Mode::RWXG | Mode::RWXO);
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
+    // One byte: too little for a file, and for a core pattern that is a pipe the one
+    // limit that it heeds (core(5)). A process that is not dumpable would have none
+    // either, but its /proc entry is root's, and no client could follow the socket's
+    // name through it.
+    let one_byte = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
     };
-    let _ = setrlimit(Resource::Core, none);
-    // A core pattern that is a pipe does not look at the limit.
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if setrlimit(Resource::Core, one_byte).is_err() {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+            let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        }
     }
 }
 

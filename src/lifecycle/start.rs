@@ -2,34 +2,61 @@
 
 use std::io;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::ingest::agent_folder;
 use crate::ingest::doorway::Entrance;
 use crate::ingest::socket::{self, Socket};
 use crate::limits::{ANSWER_AGAIN, LOCK_POLL, LOCK_WAIT};
 
+/// How another agent answers that holds the lock.
+#[derive(PartialEq, Eq)]
+enum Answering {
+    /// By the socket's name.
+    ByName,
+    /// At this path alone: it is in another PID namespace.
+    Hidden(PathBuf),
+}
+
 /// Takes the instance lock, waiting for an agent that is just leaving. False:
 /// another agent serves this folder. That its socket answers says so, unless that is
 /// the one which was `passed`: it answers whoever serves it. One that was killed, or
-/// has been told to stop, answers for a moment yet: it is asked twice.
+/// has been told to stop, answers for a moment yet: it is asked twice. The socket's
+/// name is made to lead to one of another PID namespace (spec 5.6).
+///
+/// Needs a runtime's context.
 ///
 /// # Errors
 /// [`Error::CannotCreate`] when the folder stays locked and nobody answers.
 pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
     let deadline = Instant::now() + LOCK_WAIT;
-    let mut answered: Option<Instant> = None;
+    let mut answered: Option<(Answering, Instant)> = None;
     loop {
         if folder.try_lock()? {
             return Ok(true);
         }
-        match answered {
-            Some(first) if first.elapsed() < ANSWER_AGAIN => {}
-            _ if passed || !socket::answers(folder.path()) => answered = None,
-            Some(_) => return Ok(false),
-            None => answered = Some(Instant::now()),
+        if answered
+            .as_ref()
+            .is_none_or(|(_, since)| since.elapsed() >= ANSWER_AGAIN)
+        {
+            let now = if passed { None } else { answering(folder) };
+            answered = match (now, answered) {
+                (Some(now), Some((before, _))) if now == before => match now {
+                    Answering::ByName => return Ok(false),
+                    // Where the name was taken away meanwhile, it is leaving.
+                    Answering::Hidden(socket) => {
+                        match agent_folder::lead_name_to(folder.path(), &socket) {
+                            Ok(()) => return Ok(false),
+                            Err(_) => None,
+                        }
+                    }
+                },
+                (now, _) => now.map(|now| (now, Instant::now())),
+            };
         }
         if Instant::now() >= deadline && answered.is_none() {
             if passed {
@@ -43,6 +70,13 @@ pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
         }
         sleep(LOCK_POLL);
     }
+}
+
+fn answering(folder: &Folder) -> Option<Answering> {
+    if socket::answers(folder.path()) {
+        return Some(Answering::ByName);
+    }
+    agent_folder::socket_of_another_namespace(folder.path()).map(Answering::Hidden)
 }
 
 /// Whether somebody listens at the socket of a folder that no agent has locked, as
@@ -61,7 +95,9 @@ fn is_held(folder: &Folder) -> bool {
 }
 
 /// The way in, and what listens there: the socket that was `passed`, else the
-/// folder's own. Nothing listens while a file or folder of its name is in the way:
+/// folder's own, whose name leads through `/proc` where it `may_link` and serves.
+/// What an earlier agent's name led to is stale, whatever answers there. Nothing
+/// listens while a file or folder of its name is in the way:
 /// that is no reason to leave the records in the store alone.
 ///
 /// # Errors
@@ -69,10 +105,12 @@ fn is_held(folder: &Folder) -> bool {
 pub fn open_entrance(
     folder: &Folder,
     passed: Option<UnixListener>,
+    may_link: bool,
 ) -> Result<(Entrance, Option<UnixListener>)> {
     if passed.is_some() {
         return Ok((Entrance::Passed, passed));
     }
+    agent_folder::sweep(folder.path());
     if is_held(folder) {
         return Err(Error::CannotCreate(format!(
             "socket {}: somebody listens there who is no agent of this folder; where that is \
@@ -80,11 +118,10 @@ pub fn open_entrance(
             socket::path_in(folder.path()).display()
         )));
     }
-    match Socket::bind(folder.path()) {
-        Ok((socket, listener)) => Ok((Entrance::Own(Some(socket)), Some(listener))),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok((Entrance::Own(None), None))
-        }
+    let own = |socket| Entrance::Own { socket, may_link };
+    match Socket::bind(folder.path(), may_link) {
+        Ok((socket, listener)) => Ok((own(Some(socket)), Some(listener))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((own(None), None)),
         Err(error) => {
             let path = socket::path_in(folder.path());
             let remedy = match error.kind() {

@@ -56,6 +56,7 @@ fn a_drained_agent_leaves_its_sessions_and_nothing_else() {
     assert_eq!(
         names_in(folder.path()),
         [
+            ".agent",
             "agent-status.lock",
             "data-nadhi-agent.sock",
             "lmdb",

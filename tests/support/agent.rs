@@ -321,7 +321,7 @@ pub fn session_file(folder: &Path, name: &str) -> Option<String> {
 }
 
 fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// The whole file from its start, whatever offset the child has reached.

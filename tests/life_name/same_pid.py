@@ -1,0 +1,43 @@
+"""same_pid.py AGENT FOLDER URL: as the first process of a PID namespace, starts agent
+after agent under one and the same pid, kills each, and looks in between as a client
+does: a name that exists must lead to an agent that answers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+agent, folder, url = sys.argv[1:]
+name = os.path.join(folder, "data-nadhi-agent.sock")
+links, refused = set(), []
+for life in range(60):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write("100")
+    process = subprocess.Popen(
+        [agent, "-datanadhi", folder, "-health-url", url], stdout=subprocess.DEVNULL
+    )
+    assert process.pid == 101, process.pid
+    end = time.monotonic() + 20
+    while True:
+        assert time.monotonic() < end, "no agent answers"
+        assert process.poll() is None, process.returncode
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(name)
+            break
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            refused.append((life, error))
+        finally:
+            client.close()
+    links.add(os.readlink(os.path.join(folder, ".agent/socket")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not os.path.exists(name) and os.path.islink(name)
+places = {link.rpartition("/")[0] for link in links}
+print(f"{len(links)} links through {places}, refused: {refused}")
+assert len(links) == 60 and len(places) == 1, "the numbers differ: nothing was tried"
+assert not refused, refused
