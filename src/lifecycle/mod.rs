@@ -1,6 +1,15 @@
 //! From the first system call to the exit code (spec 5).
 
 mod life;
+#[cfg(target_os = "linux")]
+mod owner;
+#[cfg(not(target_os = "linux"))]
+mod owner {
+    /// Users are changed on Linux alone.
+    pub fn become_owner(_base: &std::path::Path) -> bool {
+        false
+    }
+}
 mod process;
 mod signals;
 mod start;
@@ -40,6 +49,7 @@ pub fn run(config: Config) -> Result<()> {
     // First: its descriptor must not be one of the agent's own.
     let passed = activation::passed(|name| std::env::var_os(name))?;
     process::harden();
+    let has_changed_user = owner::become_owner(&config.folder);
     process::tune_allocator();
     let start = Instant::now();
     let events = Events::default();
@@ -61,7 +71,7 @@ pub fn run(config: Config) -> Result<()> {
         return Ok(());
     }
     process::check_descriptors()?;
-    let may_link = !config.standby;
+    let may_link = !config.standby && !has_changed_user;
     let entrance = start::open_entrance(&folder, passed, may_link)?;
     // As a task: to wake what block_on itself runs costs a look at the sockets.
     let life = runtime.spawn(serve(config, folder, events, start, entrance, signals));

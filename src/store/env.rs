@@ -40,7 +40,7 @@ pub(super) fn check_own(folder: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => error.to_string(),
         Ok(found) if found.file_type().is_symlink() => "is a link, which is not followed".into(),
-        Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
+        Ok(found) if !is_trusted(folder, found.uid()) => {
             let (owner, own) = (found.uid(), rustix::process::geteuid().as_raw());
             format!("belongs to another user ({owner}, not {own}): run the agent as its owner")
         }
@@ -48,6 +48,13 @@ pub(super) fn check_own(folder: &Path) -> Result<()> {
     };
     let folder = folder.display();
     Err(Error::CannotCreate(format!("store {folder}: {why}")))
+}
+
+/// Whether a store may be this user's: the agent's own, or the base folder's owner,
+/// who may put anything in it (spec 4).
+fn is_trusted(folder: &Path, user: u32) -> bool {
+    let base = folder.parent().and_then(|base| fs::metadata(base).ok());
+    user == rustix::process::geteuid().as_raw() || base.is_some_and(|base| base.uid() == user)
 }
 
 /// Opens the environment with the largest map up to `size` that the address
