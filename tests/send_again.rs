@@ -1,6 +1,8 @@
 //! The way back for records that were set aside (spec 6): `client --from`, and
-//! the script in the README, between a real agent and a real server.
+//! `resend.py`, between a real agent and a real server.
 
+#[path = "send_again/mistakes.rs"]
+mod mistakes;
 #[path = "send_again/programs.rs"]
 mod programs;
 mod support;
@@ -139,7 +141,7 @@ fn the_client_delivers_what_was_set_aside() {
 }
 
 #[test]
-fn the_readmes_script_delivers_what_was_set_aside() {
+fn the_script_delivers_what_was_set_aside() {
     way_back(Program::Script(venv::python()));
 }
 
@@ -241,8 +243,20 @@ fn the_client_keeps_what_failed_again() {
 }
 
 #[test]
-fn the_readmes_script_keeps_what_failed_again() {
+fn the_script_keeps_what_failed_again() {
     keeps_the_rest(Program::Script(venv::python()));
+}
+
+/// grpcio takes its target for a URI, and a `,` for the end of an address.
+#[test]
+fn the_script_serves_a_folder_whose_path_no_target_could_name() {
+    let parent = temp_folder();
+    let folder = parent.path().join("a,b#c?d%25");
+    fs::create_dir(&folder).expect("a folder");
+    let server = MainServer::new_down();
+    let _agent = agent(&folder, &server);
+    let said = Program::Script(venv::python()).run(&folder, &[&three_lines(&folder)], None);
+    assert!(said.all.contains("3 stored, 0 failed"), "{said:?}");
 }
 
 fn three_lines(folder: &Path) -> PathBuf {

@@ -3,7 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The client example, or the script in the README with this Python.
+pub const SCRIPT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/examples/deploy/resend.py"
+);
+
+/// The client example, or `resend.py` with this Python.
 pub enum Program {
     Client,
     Script(PathBuf),
@@ -28,7 +33,7 @@ impl Program {
             Program::Script(python) => {
                 let mut command = Command::new(python);
                 let socket = folder.join("data-nadhi-agent.sock");
-                command.arg("-c").arg(script()).arg(socket);
+                command.arg(SCRIPT).arg(socket);
                 command
             }
         };
@@ -53,7 +58,8 @@ impl Program {
     }
 }
 
-fn said(command: &mut Command) -> Said {
+/// Runs a command to its end.
+pub fn said(command: &mut Command) -> Said {
     let Output {
         status,
         stdout,
@@ -80,13 +86,4 @@ fn client() -> PathBuf {
         client.display()
     );
     client
-}
-
-/// The script as an operator copies it.
-fn script() -> String {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(readme).expect("the README");
-    let (_, script) = readme.split_once("```python\n").expect("a script");
-    let (script, _) = script.split_once("```").expect("its end");
-    script.to_owned()
 }
