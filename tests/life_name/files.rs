@@ -1,14 +1,16 @@
 //! What others do to the names, and what an agent finds of an earlier one.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::agent::{Agent, names_in};
+use crate::support::sender::Sender;
 use crate::support::server::MainServer;
 use crate::support::{raw, temp_folder, wait};
 use crate::{DEADLINE, link, send};
@@ -136,23 +138,43 @@ fn a_copy_of_the_folder_beside_a_live_agent_gets_its_own() {
     );
 }
 
-/// Today's agents cannot hide a name by renaming it then; it is removed instead.
+/// Where the name cannot be renamed out of sight, it is removed: not later, when the
+/// agent ends, for then a client could find it in between.
 #[test]
 fn a_folder_in_the_place_of_the_hidden_name_leaves_no_name_behind() {
-    for mode in ["linked", "plain"] {
+    for mode in [0o700, 0o770] {
         let folder = temp_folder();
         let server = MainServer::new_up();
-        let builder = Agent::builder(folder.path()).health_url(&server.url());
-        if mode == "plain" {
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o770);
-            fs::set_permissions(folder.path(), open).expect("chmod");
-        }
-        let mut agent = builder.spawn();
-        agent.wait_socket();
-        assert_eq!(link(folder.path()).is_some(), mode == "linked");
+        fs::set_permissions(folder.path(), Permissions::from_mode(mode)).expect("chmod");
+        let mut agent = start(folder.path(), &server);
+        assert_eq!(link(folder.path()).is_some(), mode == 0o700);
         let place = folder.path().join(".data-nadhi-agent.so");
         fs::create_dir_all(place.join("mine")).expect("a folder");
+        // It has the agent wait for the whole time that it gives the connected.
+        let _served = half_served(&agent.socket());
+        wait::until(DEADLINE, "no name", || {
+            fs::symlink_metadata(agent.socket()).is_err()
+        });
+        let gone = Instant::now();
         agent.expect_exit(0, DEADLINE);
+        let took = gone.elapsed();
+        assert!(
+            took > Duration::from_millis(100),
+            "there to the end: {took:?}"
+        );
         assert_eq!(names_in(folder.path()), [".data-nadhi-agent.so", "session"]);
     }
+}
+
+/// A client that has called and does not react to what it is told then: its runtime
+/// is not polled any more.
+fn half_served(socket: &Path) -> impl Sized + use<> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let kept = Sender::keeping(socket);
+    let answer = runtime.block_on(kept.send("1", &[], ""));
+    assert!(answer.expect("an answer").success);
+    (runtime, kept)
 }
