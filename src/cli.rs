@@ -96,10 +96,7 @@ pub fn parse(
         return Ok(Command::Version);
     }
     if let Some(unknown) = unknown {
-        // What is behind `=` may be a key.
-        let unknown = unknown.to_string_lossy();
-        let name = unknown.split('=').next().unwrap_or_default();
-        return Err(usage(name, "is not a flag"));
+        return Err(usage(&unknown, "is not a flag"));
     }
 
     let folder = folder.map_or_else(|| PathBuf::from(DEFAULT_FOLDER), PathBuf::from);
@@ -148,16 +145,17 @@ struct Given {
     standby: bool,
     help: bool,
     version: bool,
-    /// The first argument that is none of these.
-    unknown: Option<OsString>,
+    /// The first argument that is none of these, as an error may show it.
+    unknown: Option<String>,
 }
 
 impl Given {
     /// Reads Go's spellings: one dash or two, the value behind `=` or as the next
     /// argument. A value may be any bytes, look like a flag, and be empty.
-    fn read(mut args: impl Iterator<Item = OsString>) -> Result<Given> {
+    fn read(args: impl Iterator<Item = OsString>) -> Result<Given> {
         let mut given = Given::default();
-        while let Some(arg) = args.next() {
+        let mut args = (1..).zip(args);
+        while let Some((place, arg)) = args.next() {
             let (name, value) = split(&arg);
             let text = match name {
                 b"datanadhi" => &mut given.folder,
@@ -169,7 +167,7 @@ impl Given {
                         b"version" => &mut given.version,
                         b"help" | b"h" => &mut given.help,
                         _ => {
-                            given.unknown.get_or_insert(arg);
+                            given.unknown.get_or_insert_with(|| shown(place, &arg));
                             continue;
                         }
                     };
@@ -177,10 +175,22 @@ impl Given {
                     continue;
                 }
             };
-            let value = value.map(OsStr::to_owned).or_else(|| args.next());
+            let value = value
+                .map(OsStr::to_owned)
+                .or_else(|| args.next().map(|(_, value)| value));
             *text = Some(value.ok_or_else(|| usage(&flag(name), "needs a value"))?);
         }
         Ok(given)
+    }
+}
+
+/// What an error shows of an argument. A key may stand behind `=`, and where no flag
+/// does: in `-api-key= KEY`.
+fn shown(place: usize, arg: &OsStr) -> String {
+    let bytes = arg.as_bytes();
+    match bytes.split(|&byte| byte == b'=').next() {
+        Some(name) if bytes.starts_with(b"-") => String::from_utf8_lossy(name).into_owned(),
+        _ => format!("argument {place}"),
     }
 }
 

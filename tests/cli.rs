@@ -37,7 +37,10 @@ fn a_wrong_command_line_is_one_line_that_names_the_flag() {
         (&["-bogus"][..], "-bogus"),
         (&["--bogus=1"], "--bogus"),
         (&["-bo\ngus"], "-bo?gus"),
-        (&["positional"], "positional"),
+        (&["--=1"], "-- is"),
+        (&["-"], "- is"),
+        (&["positional"], "argument 1 is not a flag"),
+        (&["-standby", ""], "argument 2 is not a flag"),
         (&["-datanadhi", "d", "-x"], "-x"),
         (&["-datanadhi"], "-datanadhi"),
         (&["--datanadhi"], "-datanadhi"),
@@ -69,8 +72,52 @@ fn a_wrong_command_line_is_one_line_that_names_the_flag() {
     // A password does not show.
     let args = ["-health-url", "http://user:secret@host:x"];
     assert!(!refused(cwd.path(), &args, 64).contains("secret"));
-    let mistyped = ["--api_key=secret"];
-    assert!(!refused(cwd.path(), &mistyped, 64).contains("secret"));
+    let not_utf8 = OsString::from_vec(b"-name\xff=secret".to_vec());
+    let stderr = refused(cwd.path(), &[not_utf8], 64);
+    assert!(
+        stderr.contains("-name") && !stderr.contains("secret"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn an_argument_that_may_be_a_key_is_not_repeated() {
+    let cwd = temp_folder();
+    for (args, shown) in [
+        (&["-api-key=", "secret"][..], "argument 2 is not a flag"),
+        (
+            &["-api-key", "k", "secret", "-x"],
+            "argument 3 is not a flag",
+        ),
+        (&["-api-key=", "sec=ret"], "argument 2 is not a flag"),
+        (&["-api-key=", "sec\nret"], "argument 2 is not a flag"),
+        (
+            &["-api-key=secret", "-unknown=secret"],
+            "-unknown is not a flag",
+        ),
+        (
+            &["-api-key=secret", "-unknown", "secret"],
+            "-unknown is not a flag",
+        ),
+        (&["--api_key=secret"], "--api_key is not a flag"),
+        (&["-standby=secret"], "-standby is on or off"),
+        (
+            &["-api-key=secret", "-health-url"],
+            "-health-url needs a value",
+        ),
+        (&["-api-key=secret\n"], "-api-key"),
+    ] {
+        let stderr = refused(cwd.path(), args, 64);
+        assert!(stderr.contains(shown), "{args:?}: {stderr}");
+        assert!(
+            !stderr.contains("sec") && !stderr.contains("ret"),
+            "{stderr}"
+        );
+    }
+    let not_utf8 = OsString::from_vec(b"secret\xff".to_vec());
+    let stderr = refused(cwd.path(), &["-api-key=".into(), not_utf8], 64);
+    assert!(stderr.contains("argument 2 is not a flag"), "{stderr}");
+    assert!(!stderr.contains("secret"), "{stderr}");
 }
 
 #[test]
