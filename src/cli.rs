@@ -9,7 +9,7 @@ use hyper::header::HeaderValue;
 use crate::error::{Error, Result};
 use crate::ingest::socket;
 use crate::replay::endpoint::Endpoint;
-use crate::replay::proxy::Proxy;
+use crate::replay::proxy::{Proxy, Unusable};
 use crate::replay::route::Route;
 
 /// `v` and the crate's version, as `VERSION` has it.
@@ -66,6 +66,9 @@ pub struct Config {
     pub api_key: String,
     /// Where the main server is and what is on the way.
     pub route: Route,
+    /// A proxy that the environment names and that is left out: not to buffer because
+    /// of it would be loss.
+    pub ignored_proxy: Option<Unusable>,
     /// Wait for the next outage instead of leaving.
     pub standby: bool,
 }
@@ -74,8 +77,8 @@ pub struct Config {
 /// environment: for [`API_KEY_VARIABLE`] and for a proxy.
 ///
 /// # Errors
-/// [`Error::Usage`] naming the flag or the variable; [`Error::CannotCreate`] for a folder whose
-/// socket path is too long.
+/// [`Error::Usage`] naming the flag; [`Error::CannotCreate`] for a folder whose socket path is
+/// too long.
 pub fn parse(
     args: impl Iterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -121,13 +124,16 @@ pub fn parse(
         .ok_or_else(|| "it is not UTF-8".to_owned())
         .and_then(Endpoint::parse)
         .map_err(|why| usage("-health-url:", &why))?;
-    let proxy = Proxy::of_environment(&endpoint, variable)
-        .map_err(|unusable| usage(unusable.variable, &unusable.why))?;
+    let (proxy, ignored_proxy) = match Proxy::of_environment(&endpoint, variable) {
+        Ok(proxy) => (proxy, None),
+        Err(unusable) => (None, Some(unusable)),
+    };
     socket::check_path(&folder)?;
     Ok(Command::Run(Box::new(Config {
         folder,
         api_key,
         route: Route::new(endpoint, proxy),
+        ignored_proxy,
         standby,
     })))
 }

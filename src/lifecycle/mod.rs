@@ -32,6 +32,7 @@ use crate::ingest::doorway::{Doorway, Entrance};
 use crate::ingest::server::Server;
 use crate::ingest::service::LogAgent;
 use crate::limits::{IDLE_GRACE, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
+use crate::replay::proxy::Unusable;
 use crate::replay::replayer::Replayer;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
@@ -233,6 +234,10 @@ fn announce(config: &Config, activated: bool, folder: &Folder, events: &Events) 
         fields.push(("proxy", proxy.into()));
     }
     events.emit("agent_started", &fields);
+    if let Some(Unusable { variable, why }) = &config.ignored_proxy {
+        let fields = [("variable", (*variable).into()), ("error", why.into())];
+        events.emit("proxy_ignored", &fields);
+    }
     if folder.has_go_store() {
         let why = "pebble/ holds records that only the Go agent can read; it is left alone";
         events.emit("go_store_found", &[("note", why.into())]);

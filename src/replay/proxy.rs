@@ -37,8 +37,8 @@ impl Proxy {
     ///
     /// # Errors
     /// [`Unusable`] for a value that is no URL of an http, https or socks5 proxy,
-    /// unless `NO_PROXY` exempts the endpoint. (Go would go on without a proxy where it
-    /// cannot read the URL, past what the administrator has ordered.)
+    /// unless `NO_PROXY` exempts the endpoint. No other variable is tried in its place,
+    /// nor does Go try one.
     pub fn of_environment(
         endpoint: &Endpoint,
         variable: impl Fn(&str) -> Option<OsString>,

@@ -18,7 +18,6 @@ mod tinyproxy;
 mod venv;
 
 use stage::{DEADLINE, Stage, texts};
-use support::agent::{Agent, names_in};
 use support::server::{Answer, MainServer};
 use support::temp_folder;
 use tinyproxy::Tinyproxy;
@@ -222,28 +221,38 @@ fn a_server_that_needs_no_proxy_is_reached_without() {
     }
 }
 
+/// As Go's client does: not to buffer because of it would be loss.
 #[test]
-fn a_proxy_of_another_kind_is_refused_at_the_start_by_its_variable() {
-    for (variable, value) in [
-        ("HTTP_PROXY", "socks4://user:s3cr3t@proxy.test"),
-        ("http_proxy", "user:s3cr3t@proxy.test:none"),
+fn a_proxy_that_cannot_be_used_is_left_out_and_its_variable_named() {
+    let kind = "names a proxy that is neither http, https nor socks5";
+    let port = "names no proxy: its port is no number from 1 to 65535";
+    let cases = [
+        ("HTTP_PROXY", "socks4://user:s3cr3t@proxy.test", kind),
+        ("http_proxy", "user:s3cr3t@proxy.test:none", port),
         #[cfg(not(feature = "tls"))]
-        ("HTTP_PROXY", "https://user:s3cr3t@proxy.test"),
-    ] {
-        let folder = temp_folder();
-        let base = folder.path().join("base");
-        let mut agent = Agent::builder(&base)
-            .health_url("http://main.test")
-            .env(variable, value)
-            .spawn();
-        agent.expect_exit(64, DEADLINE);
-        let stderr = agent.stderr();
-        assert!(
-            stderr.starts_with(&format!("echopost: {variable} names ")),
-            "{stderr}"
-        );
-        assert_eq!(stderr.lines().count(), 1);
-        assert!(!stderr.contains("s3cr3t"), "{stderr}");
-        assert!(names_in(folder.path()).is_empty());
-    }
+        (
+            "HTTP_PROXY",
+            "https://user:s3cr3t@proxy.test",
+            "names no proxy: https needs the feature tls, which this build lacks",
+        ),
+    ];
+    side_by_side(cases, |(variable, value, why)| {
+        let mut stage = stage(MainServer::new_up(), variable, value);
+        let records = texts(0..3);
+        stage.store(&records);
+        stage.agent.expect_exit(0, DEADLINE);
+        stage.expect_all(&records);
+        let events = stage.agent.events();
+        assert_eq!(events[0]["event"], "agent_started");
+        assert_eq!(events[0].get("proxy"), None);
+        assert_eq!(events[1]["event"], "proxy_ignored");
+        assert_eq!(events[1]["variable"], variable);
+        assert_eq!(events[1]["error"], why);
+        assert_eq!(stage.agent.events_named("proxy_ignored").len(), 1);
+        let said = stage.agent.stdout() + &stage.agent.stderr();
+        for part in ["s3cr3t", "user", "proxy.test"] {
+            assert!(!said.contains(part), "{said}");
+        }
+        assert_eq!(stage.agent.stderr(), "");
+    });
 }
