@@ -37,7 +37,8 @@ Usage: echopost [flags]      (one dash and two are the same)
   --version         print the version
   --help            print this page
 
-HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured, SSL_CERT_FILE and _DIR, too.
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured; SSL_CERT_FILE, SSL_CERT_DIR,
+REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE say which authorities are trusted.
 Clients send records to DIR/data-nadhi-agent.sock. Events go to stdout and to
 DIR/session-*/agent.log; records the server refused go to agent-failure.log
 beside it.

@@ -7,55 +7,65 @@
 //! from the next connection on.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
+/// Each names a file or a folder of certificates: OpenSSL's two, and those by which
+/// Python's clients trust (requests, curl). Of them, [`LIST`] may name several.
+const VARIABLES: [&str; 4] = [
+    openssl_probe::ENV_CERT_FILE,
+    LIST,
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+];
+const LIST: &str = openssl_probe::ENV_CERT_DIR;
+
 /// Where certificates of authorities are.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Roots {
-    file: Option<PathBuf>,
-    folders: Vec<PathBuf>,
-    /// By a variable: nothing else is trusted then.
-    given: bool,
+    /// Files, and folders of files.
+    places: Vec<PathBuf>,
+    /// Those that name the places: nothing else is trusted then.
+    variables: Vec<&'static str>,
 }
 
 impl Roots {
-    /// Where this system has them, or where `SSL_CERT_FILE` and `SSL_CERT_DIR`
-    /// say.
+    /// Where the environment says, else where this system has them.
     pub(super) fn of_system() -> Roots {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        Roots::given(
-            variable(openssl_probe::ENV_CERT_FILE),
-            variable(openssl_probe::ENV_CERT_DIR),
-        )
-        .unwrap_or_else(|| {
+        Roots::given(|name| std::env::var_os(name)).unwrap_or_else(|| {
             let found = openssl_probe::probe();
             Roots {
-                file: found.cert_file,
-                folders: found.cert_dir,
-                given: false,
+                places: found.cert_file.into_iter().chain(found.cert_dir).collect(),
+                variables: Vec::new(),
             }
         })
     }
 
-    fn given(file: Option<OsString>, folders: Option<OsString>) -> Option<Roots> {
-        let given = file.is_some() || folders.is_some();
-        given.then(|| Roots {
-            file: file.map(PathBuf::from),
-            folders: folders.map_or_else(Vec::new, |list| std::env::split_paths(&list).collect()),
-            given,
-        })
+    /// What all of [`VARIABLES`] name together, where any is set; an empty value is as
+    /// none.
+    fn given(variable: impl Fn(&str) -> Option<OsString>) -> Option<Roots> {
+        let mut roots = Roots::default();
+        for name in VARIABLES {
+            let Some(value) = variable(name).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            roots.variables.push(name);
+            match name {
+                LIST => roots.places.extend(std::env::split_paths(&value)),
+                _ => roots.places.push(value.into()),
+            }
+        }
+        (!roots.variables.is_empty()).then_some(roots)
     }
 
-    /// The authorities that a certificate of `chain` names: those of the file, or
-    /// those of the folders where it has none. On most systems the folder has what
-    /// the file has, once more.
+    /// The authorities that a certificate of `chain` names: those of the first place that
+    /// has any. On most systems the folder has what the file has, once more.
     ///
     /// # Errors
-    /// A variable that leads to no certificate at all, as one line.
+    /// Variables that lead to no certificate at all, as one line.
     pub(super) fn named_in(&self, chain: &[&CertificateDer<'_>]) -> Result<RootCertStore, String> {
         self.search(chain, |found| found.is_empty())
     }
@@ -71,7 +81,7 @@ impl Roots {
         self.search(chain, |_| true)
     }
 
-    /// Looks into each folder if `go_on` says so of what was found before it.
+    /// Looks into each place if `go_on` says so of what was found before it.
     fn search(
         &self,
         chain: &[&CertificateDer<'_>],
@@ -82,16 +92,14 @@ impl Roots {
             seen: 0,
             found: RootCertStore::empty(),
         };
-        if let Some(file) = &self.file {
-            search.look_into(file);
-        }
-        for folder in &self.folders {
+        for place in &self.places {
             if go_on(&search.found) {
-                search.look_into_all(folder);
+                search.look_into(place);
             }
         }
-        if search.seen == 0 && self.given {
-            return Err("SSL_CERT_FILE and SSL_CERT_DIR lead to no certificate".into());
+        if search.seen == 0 && !self.variables.is_empty() {
+            let variables = self.variables.join(" and ");
+            return Err(format!("no certificate found through {variables}"));
         }
         if search.seen == 0 {
             let built_in = webpki_roots::TLS_SERVER_ROOTS.iter();
@@ -110,18 +118,18 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Looks into every file of a folder. One that cannot be read is as none.
-    fn look_into_all(&mut self, folder: &PathBuf) {
-        let Ok(entries) = std::fs::read_dir(folder) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            self.look_into(&entry.path());
+    /// Looks into a file, or every file of a folder. One that cannot be read is as none.
+    fn look_into(&mut self, place: &Path) {
+        match std::fs::read_dir(place) {
+            Ok(entries) => entries
+                .flatten()
+                .for_each(|entry| self.look_at(&entry.path())),
+            Err(_) => self.look_at(place),
         }
     }
 
     /// Looks at every certificate of a PEM file.
-    fn look_into(&mut self, file: &PathBuf) {
+    fn look_at(&mut self, file: &Path) {
         // A pipe would be waited for.
         if !file.is_file() {
             return;
@@ -166,9 +174,8 @@ mod tests {
     #[test]
     fn the_built_in_authorities_are_for_a_system_without_any() {
         let without = Roots {
-            file: Some("/nonexistent".into()),
-            folders: vec!["/nonexistent".into(), "/dev/null".into()],
-            given: false,
+            places: vec!["/nonexistent".into(), "/dev/null".into()],
+            variables: vec![],
         };
         let found = without.named_in(&[&chain()]).unwrap();
         // Authorities with several keys have one name.
@@ -178,11 +185,14 @@ mod tests {
         assert!(without.named_in(&[&nobody]).unwrap().is_empty());
 
         let given = Roots {
-            given: true,
+            variables: vec!["SSL_CERT_DIR", "CURL_CA_BUNDLE"],
             ..without
         };
         let why = given.named_in(&[&chain()]).unwrap_err();
-        assert_eq!(why, "SSL_CERT_FILE and SSL_CERT_DIR lead to no certificate");
+        assert_eq!(
+            why,
+            "no certificate found through SSL_CERT_DIR and CURL_CA_BUNDLE"
+        );
     }
 
     #[test]
@@ -194,9 +204,8 @@ mod tests {
         let own = params.self_signed(&key).unwrap();
         std::fs::write(folder.join("own.pem"), own.pem()).unwrap();
         let system = Roots {
-            file: None,
-            folders: vec![folder.clone()],
-            given: false,
+            places: vec![folder.clone()],
+            variables: vec![],
         };
         assert_eq!(system.named_in(&[own.der()]).unwrap().len(), 1);
         assert!(system.named_in(&[&chain()]).unwrap().is_empty());
@@ -205,21 +214,37 @@ mod tests {
 
     #[test]
     fn the_variables_replace_what_the_system_has() {
-        assert_eq!(Roots::given(None, None), None);
-        let roots = |file: Option<&str>, folders: &[&str]| {
-            Some(Roots {
-                file: file.map(Into::into),
-                folders: folders.iter().map(Into::into).collect(),
-                given: true,
+        let roots = |environment: &[(&str, &str)]| {
+            Roots::given(|name| {
+                let set = environment.iter().find(|(known, _)| *known == name);
+                set.map(|(_, value)| value.into())
             })
         };
+        let expect = |environment: &[(&str, &str)], places: &[&str], variables: &[&'static str]| {
+            let places = places.iter().map(Into::into).collect();
+            let variables = variables.to_vec();
+            assert_eq!(roots(environment), Some(Roots { places, variables }));
+        };
+        assert_eq!(roots(&[]), None);
         assert_eq!(
-            Roots::given(Some("/f".into()), None),
-            roots(Some("/f"), &[])
+            roots(&[("SSL_CERT_FILE", ""), ("CURL_CA_BUNDLE", "")]),
+            None
         );
-        let list = Some("/a:/b".into());
-        assert_eq!(Roots::given(None, list), roots(None, &["/a", "/b"]));
-        let both = Roots::given(Some("/f".into()), Some("/a".into()));
-        assert_eq!(both, roots(Some("/f"), &["/a"]));
+        let file = ("SSL_CERT_FILE", "/f:g");
+        let folders = ("SSL_CERT_DIR", "/a:/b");
+        let requests = ("REQUESTS_CA_BUNDLE", "/r:s");
+        let curl = ("CURL_CA_BUNDLE", "/c");
+        expect(&[file], &["/f:g"], &["SSL_CERT_FILE"]);
+        expect(&[folders], &["/a", "/b"], &["SSL_CERT_DIR"]);
+        expect(
+            &[requests, ("SSL_CERT_FILE", "")],
+            &["/r:s"],
+            &["REQUESTS_CA_BUNDLE"],
+        );
+        expect(
+            &[curl, requests, folders, file],
+            &["/f:g", "/a", "/b", "/r:s", "/c"],
+            &super::VARIABLES,
+        );
     }
 }

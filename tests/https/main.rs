@@ -217,7 +217,11 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
 }
 
 #[test]
-fn the_variables_of_openssl_say_whom_to_trust() {
+fn the_variables_of_openssl_and_python_say_together_whom_to_trust() {
+    const FILE: &str = "SSL_CERT_FILE";
+    const DIR: &str = "SSL_CERT_DIR";
+    const REQUESTS: &str = "REQUESTS_CA_BUNDLE";
+    const CURL: &str = "CURL_CA_BUNDLE";
     let known = Authority::new("Test Authority");
     let unknown = Authority::new("Another Authority");
     let with_another_key = Authority::new("Test Authority");
@@ -225,51 +229,73 @@ fn the_variables_of_openssl_say_whom_to_trust() {
     let folder = support::temp_folder();
     let bundle = folder.path().join("bundle.pem");
     std::fs::write(&bundle, unknown.pem() + &both).expect("write");
-    let bundle = bundle.to_str().expect("UTF-8").to_owned();
+    let bundle = bundle.to_str().expect("UTF-8");
     let list = format!("/nonexistent:{}:{}", unknown.folder(), known.folder());
-    let untrusted = Some("its certificate is from an unknown issuer");
-    let nothing = Some("SSL_CERT_FILE and SSL_CERT_DIR lead to no certificate");
-    let (known_file, unknown_file) = (known.file(), unknown.file());
-    let another_key_file = with_another_key.file();
+    let untrusted =
+        Some("its certificate is from an unknown issuer, which this system does not trust");
+    let (known_file, unknown_file) = (&*known.file(), &*unknown.file());
+    let another_key_file = &*with_another_key.file();
     let identity = known.identity(&["localhost"], GOOD);
     let cases = [
-        (known_file.as_str(), "", None),
-        (&bundle, "", None),
-        ("", known.folder(), None),
-        ("", &list, None),
-        (&unknown_file, known.folder(), None),
-        (&another_key_file, known.folder(), None),
+        (&[(FILE, known_file)][..], None),
+        (&[(FILE, bundle)], None),
+        (&[(FILE, known.folder())], None),
+        (&[(DIR, known.folder())], None),
+        (&[(DIR, &list)], None),
+        (&[(FILE, unknown_file), (DIR, known.folder())], None),
+        (&[(FILE, another_key_file), (DIR, known.folder())], None),
+        (&[(REQUESTS, bundle)], None),
+        (&[(REQUESTS, known.folder())], None),
+        (&[(CURL, known_file)], None),
+        (&[(CURL, known.folder())], None),
+        (&[(REQUESTS, unknown_file), (CURL, bundle)], None),
+        (&[(FILE, another_key_file), (CURL, known_file)], None),
+        (&[(FILE, "/nonexistent"), (REQUESTS, known.folder())], None),
+        (
+            &[(FILE, ""), (DIR, ""), (REQUESTS, bundle), (CURL, "")],
+            None,
+        ),
         // The system's own authorities do not count beside them, and sign no
         // certificate of a test anyway.
-        ("", "", untrusted),
-        (&unknown_file, "", untrusted),
-        ("", unknown.folder(), untrusted),
-        ("/nonexistent", "", nothing),
-        ("/dev/null", "/nonexistent", nothing),
-        ("/", "", nothing),
+        (
+            &[(FILE, ""), (DIR, ""), (REQUESTS, ""), (CURL, "")],
+            untrusted,
+        ),
+        (&[(FILE, unknown_file)], untrusted),
+        (&[(DIR, unknown.folder())], untrusted),
+        (
+            &[(REQUESTS, unknown_file), (CURL, "/nonexistent")],
+            untrusted,
+        ),
+        (
+            &[(FILE, "/nonexistent")],
+            Some("no certificate found through SSL_CERT_FILE"),
+        ),
+        (
+            &[(FILE, "/dev/null"), (DIR, "/nonexistent"), (REQUESTS, "")],
+            Some("no certificate found through SSL_CERT_FILE and SSL_CERT_DIR"),
+        ),
+        (
+            &[(REQUESTS, "/nonexistent"), (CURL, "/")],
+            Some("no certificate found through REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"),
+        ),
     ];
-    side_by_side(cases, |(file, dir, complaint_of)| {
+    side_by_side(cases, |(environment, complaint_of)| {
         let server = MainServer::new_up();
         let front = Front::new(
             server.port(),
             Manner::Serve(identity.server(Versions::Both)),
         );
         let mut stage = Stage::with(server, |mut agent| {
-            for (name, value) in [("SSL_CERT_FILE", file), ("SSL_CERT_DIR", dir)] {
-                agent = match value {
-                    "" => agent.without_env(name),
-                    value => agent.env(name, value),
-                };
+            for (name, value) in environment {
+                agent = agent.env(name, value);
             }
             agent.health_url(&front.url("localhost"))
         });
         stage.store(&texts(["record"]));
         match complaint_of {
             None => stage.agent.expect_exit(0, DEADLINE),
-            Some(words) => {
-                let said = complaint(&stage);
-                assert!(said.starts_with(words), "{file} {dir}: {said}");
-            }
+            Some(words) => assert_eq!(complaint(&stage), words, "{environment:?}"),
         }
     });
 }

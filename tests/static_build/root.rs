@@ -63,8 +63,6 @@ impl Root {
             .arg(self.folder.path());
         command.args(["/echopost", "-datanadhi=/base"]);
         Agent::from_command_line(command, &self.base())
-            .without_env("SSL_CERT_FILE")
-            .without_env("SSL_CERT_DIR")
     }
 
     /// Signals the agent itself: what was started is unshare, which waits for it.

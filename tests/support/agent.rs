@@ -73,7 +73,15 @@ impl Agent {
     /// Any command line that ends up in `echopost::main()` and leads to `folder`.
     pub fn from_command_line(mut command: Command, folder: &Path) -> Builder {
         // What the tester's own shell holds must not decide a test.
-        for name in ["DATANADHI_API_KEY", "LISTEN_PID", "LISTEN_FDS"] {
+        for name in [
+            "CURL_CA_BUNDLE",
+            "DATANADHI_API_KEY",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+            "REQUESTS_CA_BUNDLE",
+            "SSL_CERT_DIR",
+            "SSL_CERT_FILE",
+        ] {
             command.env_remove(name);
         }
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"] {
@@ -257,11 +265,6 @@ impl Builder {
 
     pub fn env(mut self, name: &str, value: &str) -> Builder {
         self.command.env(name, value);
-        self
-    }
-
-    pub fn without_env(mut self, name: &str) -> Builder {
-        self.command.env_remove(name);
         self
     }
 
