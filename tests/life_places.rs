@@ -176,3 +176,166 @@ fn a_signal_says_that_nobody_has_what_was_left_in_a_removed_store() {
     assert!(agent.stderr().contains("was removed"), "{}", agent.stderr());
     assert_eq!(agent.events().pop().expect("events")["left"], 1);
 }
+
+/// One life, from an outage to the end, with one record.
+fn live(folder: &std::path::Path, server: &mut MainServer) {
+    let before = server.delivered().len();
+    let mut agent = Agent::builder(folder).health_url(&server.url()).spawn();
+    agent.wait_socket();
+    send(&agent).expect("stored");
+    server.up();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.delivered().len(), before + 1);
+    server.down();
+}
+
+#[test]
+fn what_is_not_the_agents_stays_in_the_stores_folder() {
+    let folder = temp_folder();
+    let mut server = MainServer::new_down();
+    let store = folder.path().join("lmdb");
+    live(folder.path(), &mut server);
+    fs::create_dir_all(store.join("mine")).expect("a folder");
+    fs::write(store.join("note"), "mine").expect("a file");
+    // mdb_stat and mdb_dump leave one.
+    fs::write(store.join("lock.mdb"), "").expect("a file");
+    let untouched = || {
+        assert_eq!(names_in(&store), ["mine", "note"]);
+        assert_eq!(fs::read(store.join("note")).expect("the file"), b"mine");
+    };
+    for _ in 0..2 {
+        live(folder.path(), &mut server);
+        untouched();
+    }
+    // In standby it is no reason to wake, and closing the store is the same.
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .arg("-standby")
+        .spawn();
+    agent.wait_event("standby", DEADLINE);
+    untouched();
+    send(&agent).expect("stored");
+    server.up();
+    server.wait_delivered(4, DEADLINE);
+    wait::until(DEADLINE, "sleep", || {
+        agent.events_named("standby").len() == 2
+    });
+    untouched();
+    agent.signal(Signal::TERM);
+    agent.expect_exit(0, DEADLINE);
+    untouched();
+}
+
+#[test]
+fn a_store_put_in_the_place_of_the_agents_own_is_left_to_the_next() {
+    let mut server = MainServer::new_down();
+    let (first, other) = (temp_folder(), temp_folder());
+    for folder in [&first, &other] {
+        let mut agent = Agent::builder(folder.path())
+            .health_url(&server.url())
+            .spawn();
+        agent.wait_socket();
+        send(&agent).expect("stored");
+        agent.signal(Signal::TERM);
+        agent.expect_exit(0, DEADLINE);
+    }
+    let (store, restored) = (first.path().join("lmdb"), other.path().join("lmdb"));
+    let mut agent = Agent::builder(first.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    fs::remove_dir_all(&store).expect("remove the store");
+    fs::rename(&restored, &store).expect("another store");
+    let before = names_in(&store);
+    server.up();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(names_in(&store), before);
+    assert_eq!(server.delivered().len(), 1);
+    let mut agent = Agent::builder(first.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.delivered().len(), 2);
+    assert!(!store.exists());
+}
+
+/// An agent in a mount namespace of its own, where a shell has done `before` in the base
+/// folder, ends with `run`, which is to start it; `None`, with a line that says so,
+/// without root.
+#[cfg(target_os = "linux")]
+fn among_mounts(
+    folder: &std::path::Path,
+    server: &MainServer,
+    before: &str,
+    run: &str,
+) -> Option<Agent> {
+    if !is_root() {
+        println!("NOT TESTED: mounting takes root");
+        return None;
+    }
+    let script = format!(
+        "exec unshare -m sh -c 'set -e; mount --make-rprivate /; cd {}; {before}; {run}' \
+         \"$0\" \"$@\"",
+        folder.display()
+    );
+    let mut agent = Agent::by_shell(&script, folder)
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    Some(agent)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_store_folder_that_is_a_mount_point_stays_and_is_an_empty_store() {
+    let folder = temp_folder();
+    let mut server = MainServer::new_down();
+    // Twice, and in between it is looked at.
+    let mount = "mkdir lmdb; mount -t tmpfs -o mode=0700 none lmdb";
+    let twice = "\"$0\" \"$@\"; test -z \"$(ls -A lmdb)\"; exec \"$0\" \"$@\"";
+    let Some(mut agent) = among_mounts(folder.path(), &server, mount, twice) else {
+        return;
+    };
+    for life in 1..=2 {
+        agent.wait_answering();
+        send(&agent).expect("stored");
+        server.up();
+        wait::until(DEADLINE, "the end of a life", || {
+            agent.events_named("agent_stopped").len() == life
+        });
+        server.down();
+    }
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(agent.stderr(), "");
+    assert_eq!(server.delivered().len(), 2);
+    let mut names = names_in(folder.path());
+    names.dedup();
+    assert_eq!(names, ["lmdb", "session"]);
+}
+
+/// A file that something is mounted on has a name that nobody can remove.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_data_file_that_cannot_be_removed_is_a_failed_disk() {
+    let folder = temp_folder();
+    let mut server = MainServer::new_down();
+    let run = "exec \"$0\" \"$@\"";
+    let Some(mut agent) = among_mounts(folder.path(), &server, "true", run) else {
+        return;
+    };
+    send(&agent).expect("stored");
+    let data = folder.path().join("lmdb/data.mdb");
+    let mounted = std::process::Command::new("nsenter")
+        .args(["-m", "-t", &agent.pid().to_string(), "mount", "--bind"])
+        .args([&data, &data])
+        .status();
+    assert!(mounted.expect("nsenter").success());
+    server.up();
+    agent.expect_exit(74, DEADLINE);
+    let stderr = agent.stderr();
+    assert!(
+        stderr.contains("removing ") && stderr.contains("busy"),
+        "{stderr}"
+    );
+    assert!(data.is_file());
+}

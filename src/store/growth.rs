@@ -33,6 +33,11 @@ impl Growth {
         Ok(Growth { file })
     }
 
+    /// The data file.
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
     /// True once the data file has no name any more.
     pub(super) fn is_removed(&self) -> bool {
         self.file.metadata().is_ok_and(|file| file.nlink() == 0)

@@ -3,7 +3,7 @@
 
 mod read;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -259,6 +259,14 @@ impl Lmdb {
         {
             pages::return_pages(value, last_page, self.page_size as usize);
         }
+    }
+
+    /// Closes the environment, and leaves a descriptor of the data file where there is
+    /// one beside LMDB's.
+    #[must_use]
+    pub fn close(self) -> Option<File> {
+        drop(self.env);
+        self.growth.map(Growth::into_file)
     }
 
     /// The store's folder.

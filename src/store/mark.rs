@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 
 use crate::store::lmdb::StoreId;
 
-const NAME: &str = "delivered";
+pub(super) const NAME: &str = "delivered";
 /// The store's id, the key, and the CRC-32 of both, big-endian.
 const LENGTH: usize = 16 + 8 + 4;
 

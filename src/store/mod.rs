@@ -12,6 +12,7 @@ pub mod open;
 mod opened;
 mod pages;
 pub mod record;
+mod remove;
 pub mod space;
 pub mod writer;
 

@@ -29,7 +29,7 @@ const NEW_NAME: &str = "lmdb.new";
 const DAMAGED_PREFIX: &str = "lmdb.damaged-";
 /// A file in the store's folder that tells a clean end. It holds the length that
 /// the data file had then, in decimal.
-const CLEAN_MARKER: &str = "clean";
+pub(super) const CLEAN_MARKER: &str = "clean";
 
 /// True where an earlier agent may have left records.
 #[must_use]

@@ -3,8 +3,6 @@
 
 mod commit;
 
-use std::fs;
-use std::io;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +14,7 @@ use crate::folder::Folder;
 use crate::limits::FULL_RETRY;
 use crate::store::group::Group;
 use crate::store::opened::OpenStore;
+use crate::store::remove::remove;
 use crate::store::{Close, Command, Details, Handle, Marks, Shared, open};
 
 /// Owns the store; [`Writer::run`] is its life.
@@ -82,19 +81,15 @@ impl Writer {
         let folder = store.lmdb.folder().to_owned();
         let empty = self.shared.status.borrow().count == 0;
         let not_removed = store.check_not_removed();
-        drop(store);
+        let data = store.lmdb.close();
         if how == Close::Keep && !empty {
             not_removed?;
             // Without the marker the next start takes a little longer.
             let _ = open::mark_clean(&folder);
         } else if self.base.is_in_place() {
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let why = format!("removing {}: {error}", folder.display());
-                    return Err(Error::DiskFailed(why));
-                }
-                _ => {}
-            }
+            remove(&folder, data.as_ref()).map_err(|error| {
+                Error::DiskFailed(format!("removing {}: {error}", folder.display()))
+            })?;
             *self.shared.marks() = Marks::default();
         }
         Ok(())
