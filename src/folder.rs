@@ -81,6 +81,12 @@ impl Folder {
         }
     }
 
+    /// Lets a successor become the agent of this folder.
+    pub fn unlock(&self) {
+        // Where it fails, the end of the process does it.
+        let _ = self.lock.unlock();
+    }
+
     /// True while the folder's path leads to the folder that is locked: one
     /// that was renamed away may have been replaced by another agent's.
     #[must_use]

@@ -75,8 +75,17 @@ pub fn run(config: Config) -> Result<()> {
     let may_link = !config.standby && !has_changed_user;
     let entrance = start::open_entrance(&folder, passed, may_link)?;
     // As a task: to wake what block_on itself runs costs a look at the sockets.
-    let life = runtime.spawn(serve(config, folder, events, start, entrance, signals));
-    let ended = runtime.block_on(life);
+    let life = serve(
+        config,
+        Arc::clone(&folder),
+        events,
+        start,
+        entrance,
+        signals,
+    );
+    let ended = runtime.block_on(runtime.spawn(life));
+    // Before anything else is closed: a successor waits for it.
+    folder.unlock();
     ended.unwrap_or_else(|error| Err(Error::DiskFailed(format!("life: {error}"))))
 }
 

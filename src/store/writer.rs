@@ -3,6 +3,8 @@
 
 mod commit;
 
+use std::fs::File;
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -76,7 +78,9 @@ impl Writer {
     }
 
     /// Closes the store; an empty one is removed, unless another folder has
-    /// taken the place of the one that is locked.
+    /// taken the place of the one that is locked. On the way out its data file stays
+    /// open to the end of the process: to give gigabytes of blocks back takes a while,
+    /// and a successor waits for the lock only.
     fn close(&self, store: OpenStore, how: Close) -> Result<()> {
         let folder = store.lmdb.folder().to_owned();
         let empty = self.shared.status.borrow().count == 0;
@@ -91,6 +95,9 @@ impl Writer {
                 Error::DiskFailed(format!("removing {}: {error}", folder.display()))
             })?;
             *self.shared.marks() = Marks::default();
+            if how != Close::Sleep {
+                let _ = data.map(File::into_raw_fd);
+            }
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Leaving (spec 5.4) and what is left (spec 2): nothing that was acknowledged,
 //! and nobody who had found the door open.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))] // LD_PRELOAD, /proc
+mod blocks;
 #[path = "../support/mod.rs"]
 mod support;
 
