@@ -1,5 +1,7 @@
 //! The base folder (spec 2): the instance lock, the status flag, the sessions.
 
+mod failure;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -151,10 +153,9 @@ impl Folder {
         self.path.join(GO_STORE).is_dir()
     }
 
-    /// Makes room for another session: removes all but the newest, so that
-    /// [`SESSIONS_KEPT`] are left with that one, and those that hold records set
-    /// aside.
-    pub fn prune_sessions(&self) {
+    /// Removes all sessions but the newest, so that [`SESSIONS_KEPT`] are left with
+    /// this life's `own`, and those that hold records set aside.
+    pub fn prune_sessions(&self, own: &Session) {
         let Ok(entries) = fs::read_dir(&self.path) else {
             return;
         };
@@ -168,6 +169,7 @@ impl Folder {
                     .is_some_and(|name| name.starts_with(SESSION_PREFIX))
             })
             .map(|entry| entry.path())
+            .filter(|path| *path != own.path)
             .collect();
         // The names sort by time.
         sessions.sort_unstable();

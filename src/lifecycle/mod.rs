@@ -1,5 +1,6 @@
 //! From the first system call to the exit code (spec 5).
 
+mod ending;
 mod life;
 #[cfg(target_os = "linux")]
 mod owner;
@@ -18,6 +19,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{interval_at, sleep_until, timeout};
 
@@ -36,6 +38,7 @@ use crate::replay::proxy::Unusable;
 use crate::replay::replayer::Replayer;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
+use ending::Counts;
 use life::{Life, Quiet};
 use signals::Signals;
 
@@ -54,26 +57,22 @@ pub fn run(config: Config) -> Result<()> {
     process::tune_allocator();
     let start = Instant::now();
     let events = Events::default();
-    let runtime = runtime()?;
-    // Before anything is on disk: whoever sees the socket may send a signal, and
-    // PID 1 would never see one that came before its handler (signal(7)).
-    let signals = {
-        let _context = runtime.enter();
-        Signals::new()?
-    };
+    let runtime = runtime();
     agent_folder::remove_own_stale_link(&config.folder);
     let folder = Arc::new(Folder::open(&config.folder)?);
+    let fails = |error: Error| ending::fails_to_start(&folder, &events, start, error);
+    let (runtime, signals) = runtime.map_err(fails)?;
     let locked = {
         let _context = runtime.enter();
-        start::take_lock(&folder, passed.is_some())?
+        start::take_lock(&folder, passed.is_some()).map_err(fails)?
     };
     if !locked {
         events.emit("another_agent_serves", &[]);
         return Ok(());
     }
-    process::check_descriptors()?;
+    process::check_descriptors().map_err(fails)?;
     let may_link = !config.standby && !has_changed_user;
-    let entrance = start::open_entrance(&folder, passed, may_link)?;
+    let entrance = start::open_entrance(&folder, passed, may_link).map_err(fails)?;
     // As a task: to wake what block_on itself runs costs a look at the sockets.
     let life = serve(
         config,
@@ -89,11 +88,18 @@ pub fn run(config: Config) -> Result<()> {
     ended.unwrap_or_else(|error| Err(Error::DiskFailed(format!("life: {error}"))))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
+/// The runtime, and its signals before anything is on disk: whoever sees the socket may
+/// send one, and PID 1 would never see what came before its handler (signal(7)).
+fn runtime() -> Result<(Runtime, Signals)> {
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Error::CannotCreate(format!("runtime: {error}")))
+        .map_err(|error| Error::CannotCreate(format!("runtime: {error}")))?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::new()?
+    };
+    Ok((runtime, signals))
 }
 
 /// Why the agent ends.
@@ -121,13 +127,16 @@ async fn serve(
     let activated = matches!(entrance, Entrance::Passed);
     listener
         .map_or(Ok(()), |listener| server.listen(listener))
-        .map_err(|error| Error::CannotCreate(format!("socket: {error}")))?;
+        .map_err(|error| {
+            let error = Error::CannotCreate(format!("socket: {error}"));
+            ending::fails_to_start(&folder, &events, start, error)
+        })?;
     let doorway = Doorway::new(Arc::clone(&folder), entrance, server);
     let asleep = config.standby && !store::open::has_data(folder.path());
     let mut writing = tokio::spawn(writer.run(asleep));
 
-    folder.prune_sessions();
     let session = Session::new(&folder, SystemTime::now());
+    tokio::spawn(prune(Arc::clone(&folder), session.clone(), store.clone()));
     events.log_to(session.agent_log());
     announce(&config, activated, &folder, &events);
     tokio::spawn(doorway.clone().watch(events.clone()));
@@ -137,7 +146,7 @@ async fn serve(
         config.api_key,
         store.clone(),
         events.clone(),
-        session,
+        session.clone(),
     );
     let mut life = Life {
         folder,
@@ -162,7 +171,10 @@ async fn serve(
         ended = &mut writing => End::Failed(failure(ended)),
     };
     let stopped = stop(&mut life, &end, &mut signals).await;
-    summarise(&life, &end, start);
+    if let Err(error) = &stopped {
+        ending::share_session(&life, &session, error);
+    }
+    ending::summarise(&life.events, &end, start, &Counts::of(&life));
     stopped?;
     // What is left may not be on disk.
     if writing.is_finished()
@@ -253,28 +265,13 @@ fn announce(config: &Config, activated: bool, folder: &Folder, events: &Events) 
     }
 }
 
-fn summarise(life: &Life, end: &End, start: Instant) {
-    let reason = match end {
-        End::Drained => "drained".to_owned(),
-        End::Signal(name) => (*name).to_owned(),
-        End::Failed(error) => error.to_string(),
-    };
-    let (delivered, set_aside) = life.replayer.totals();
-    let status = life.store.status();
-    // Before the store is open nobody knows.
-    let left = status.open.then_some(status.count);
-    life.events.emit(
-        "agent_stopped",
-        &[
-            ("reason", (&reason).into()),
-            ("buffered", life.activity.stored().into()),
-            ("delivered", delivered.into()),
-            ("set_aside", set_aside.into()),
-            ("left", left.into()),
-            ("seconds", start.elapsed().as_secs().into()),
-            ("peak_rss_kib", process::peak_rss_kib().into()),
-        ],
-    );
+/// Removes the old sessions. Not before there is a store: a start that fails has no
+/// session of its own in the end.
+async fn prune(folder: Arc<Folder>, own: Session, store: store::Handle) {
+    store.wait_for(|status| status.open).await;
+    if folder.is_in_place() {
+        folder.prune_sessions(&own);
+    }
 }
 
 /// Says once a minute how things stand, and holds on to nothing that is not

@@ -184,7 +184,8 @@ fn an_agent_that_is_started_by_hand_leaves_the_socket_alone() {
         stderr.contains("data-nadhi-agent.sock: somebody listens there"),
         "{stderr}"
     );
-    assert_eq!(names_in(folder.path()), ["data-nadhi-agent.sock"]);
+    let names = names_in(folder.path());
+    assert_eq!(names, ["data-nadhi-agent.sock", "session"]);
     assert_eq!(inode(&unit.folder.join("data-nadhi-agent.sock")), file);
     let _agent = unit.start();
     call(unit.connect(), "1").expect("acknowledged");
