@@ -1,15 +1,14 @@
 //! Events (spec 8): one JSON object a line, on stdout and in `agent.log`.
 //!
-//! Neither a full pipe, a closed stdout nor a full disk stops the agent: what
-//! cannot be written at once is dropped.
+//! Neither a full or closed stdout nor a full disk stops the agent: what cannot be
+//! written at once is dropped.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use crate::limits::{EVENT_INTERVAL, EVENT_LINE_MAX};
 use crate::log::Log;
+use crate::stdout::Stdout;
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]
@@ -54,18 +53,27 @@ impl From<bool> for Value<'_> {
     }
 }
 
-/// Where events go. Clones share one log and one rate limit.
+/// Where events go: nowhere yet by default. Clones share one log and one rate limit.
 #[derive(Clone, Default)]
 pub struct Events(Arc<Mutex<Sink>>);
 
 #[derive(Default)]
 struct Sink {
+    stdout: Option<Stdout>,
     log: Option<Log>,
     /// Per kind: when it was last printed and how many were left out since.
     kinds: Vec<(&'static str, Instant, u64)>,
 }
 
 impl Events {
+    /// Writes what follows to `stdout`.
+    #[must_use]
+    pub fn new(stdout: Stdout) -> Events {
+        let events = Events::default();
+        events.sink().stdout = Some(stdout);
+        events
+    }
+
     /// Writes what follows to `log` too.
     pub fn log_to(&self, log: Log) {
         self.sink().log = Some(log);
@@ -107,20 +115,9 @@ impl Sink {
         if let Some(log) = &mut self.log {
             log.append(line);
         }
-        write_without_waiting(line.as_bytes());
-    }
-}
-
-/// Writes to stdout what it takes at once. A pipe that polls writable takes at
-/// least PIPE_BUF bytes without blocking (pipe(7)).
-fn write_without_waiting(line: &[u8]) {
-    let stdout = std::io::stdout();
-    let mut fds = [PollFd::new(&stdout, PollFlags::OUT)];
-    let at_once = Timespec::default();
-    if matches!(poll(&mut fds, Some(&at_once)), Ok(1..))
-        && fds[0].revents().contains(PollFlags::OUT)
-    {
-        let _ = rustix::io::write(&stdout, line);
+        if let Some(stdout) = &mut self.stdout {
+            stdout.write_line(line.as_bytes());
+        }
     }
 }
 

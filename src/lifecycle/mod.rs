@@ -36,6 +36,7 @@ use crate::ingest::service::LogAgent;
 use crate::limits::{IDLE_GRACE, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
 use crate::replay::proxy::Unusable;
 use crate::replay::replayer::Replayer;
+use crate::stdout::Stdout;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
 use ending::Counts;
@@ -52,11 +53,11 @@ pub fn run(config: Config) -> Result<()> {
     }
     // First: its descriptor must not be one of the agent's own.
     let passed = activation::passed(|name| std::env::var_os(name))?;
+    let events = Events::new(Stdout::open());
     process::harden();
     let has_changed_user = owner::become_owner(&config.folder);
     process::tune_allocator();
     let start = Instant::now();
-    let events = Events::default();
     let runtime = runtime();
     agent_folder::remove_own_stale_link(&config.folder);
     let folder = Arc::new(Folder::open(&config.folder)?);

@@ -24,6 +24,7 @@ const EXECUTABLE: Option<&str> = option_env!("CARGO_BIN_EXE_echopost");
 pub struct Builder {
     command: Command,
     folder: PathBuf,
+    stdout: Option<Stdio>,
 }
 
 /// A running (or ended) agent, killed when dropped.
@@ -91,6 +92,7 @@ impl Agent {
         Builder {
             command,
             folder: folder.to_owned(),
+            stdout: None,
         }
     }
 
@@ -273,13 +275,20 @@ impl Builder {
         self
     }
 
+    /// In place of the file that [`Agent::stdout`] and [`Agent::events`] look at.
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Builder {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
     /// Starts it, with stdout and stderr in unnamed files: nothing that could
     /// fill up, nothing that must be drained, and all there once it has ended.
     pub fn spawn(mut self) -> Agent {
         let stdout = tempfile::tempfile().expect("a temporary file");
         let stderr = tempfile::tempfile().expect("a temporary file");
+        let given = self.stdout.take();
         self.command
-            .stdout(stdout.try_clone().expect("a second handle"))
+            .stdout(given.unwrap_or_else(|| stdout.try_clone().expect("a second handle").into()))
             .stderr(stderr.try_clone().expect("a second handle"));
         let started = Instant::now();
         let child = self
