@@ -164,7 +164,7 @@ fn a_signal_leaves_the_mark_of_a_clean_end_and_a_kill_leaves_none() {
     let folder = temp_folder();
     let server = MainServer::new_down();
     let start = || {
-        let mut agent = Agent::builder(folder.path())
+        let mut agent = Agent::hearing(folder.path())
             .health_url(&server.url())
             .spawn();
         agent.wait_answering();

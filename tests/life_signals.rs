@@ -59,7 +59,7 @@ fn a_signal_ends_it_whatever_the_server_and_clients_do() {
         let folder = temp_folder();
         let server = MainServer::new_up();
         server.on_post(|_| Answer::ok().then(Ending::Never));
-        let mut agent = Agent::builder(folder.path())
+        let mut agent = Agent::hearing(folder.path())
             .health_url(&server.url())
             .spawn();
         agent.wait_socket();
@@ -179,7 +179,7 @@ fn a_second_signal_ends_it_at_once() {
 fn ended_by_a_second_signal() -> Duration {
     let folder = temp_folder();
     let server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
+    let mut agent = Agent::hearing(folder.path())
         .health_url(&server.url())
         .spawn();
     agent.wait_socket();
@@ -337,7 +337,7 @@ fn signals_that_were_blocked_before_the_start_are_heard() {
         let folder = temp_folder();
         let mut command = Command::new("env");
         command
-            .arg("--block-signal=TERM,INT,HUP")
+            .args(["--default-signal=INT,HUP", "--block-signal=TERM,INT,HUP"])
             .arg(env!("CARGO_BIN_EXE_echopost"));
         let mut agent = Agent::from_command(command, folder.path())
             .health_url(&server.url())
@@ -345,5 +345,41 @@ fn signals_that_were_blocked_before_the_start_are_heard() {
         agent.wait_answering();
         send(&agent.socket(), "1");
         leave(&mut agent, signal);
+    }
+}
+
+/// As `nohup` starts it, and a shell a job in the background. SIGTERM is heard even
+/// where that was ignored.
+#[test]
+fn signals_that_were_ignored_before_the_start_stay_ignored() {
+    let server = MainServer::new_down();
+    for (ignored, one_heard) in [
+        ("HUP", Some(Signal::INT)),
+        ("INT", Some(Signal::HUP)),
+        ("HUP INT TERM", None),
+    ] {
+        let folder = temp_folder();
+        // `trap` cannot undo what the shell finds ignored.
+        let mut command = Command::new("env");
+        let script = format!("trap '' {ignored}; exec \"$0\" \"$@\"");
+        command.args(["--default-signal=INT,HUP", "sh", "-c", &script]);
+        command.arg(env!("CARGO_BIN_EXE_echopost"));
+        let mut agent = Agent::from_command(command, folder.path())
+            .health_url(&server.url())
+            .spawn();
+        agent.wait_answering();
+        let names = ignored.split(' ').filter(|name| *name != "TERM");
+        for name in names {
+            agent.signal(match name {
+                "HUP" => Signal::HUP,
+                _ => Signal::INT,
+            });
+            send(&agent.socket(), "1");
+        }
+        wait::within(Duration::from_millis(300), || !agent.is_running());
+        assert!(agent.is_running(), "{ignored}");
+        send(&agent.socket(), "2");
+        assert!(agent.events_named("grpc_server_stopping").is_empty());
+        leave(&mut agent, one_heard.unwrap_or(Signal::TERM));
     }
 }

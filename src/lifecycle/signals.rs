@@ -1,4 +1,5 @@
-//! The signals that ask the agent to stop (spec 5.5).
+//! The signals that ask the agent to stop (spec 5.5). SIGINT and SIGHUP stay ignored
+//! where they were.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -52,6 +53,9 @@ fn handle() -> io::Result<Signals> {
     came.set_nonblocking(true)?;
     let last = Arc::new(AtomicUsize::new(0));
     for (index, (signal, _)) in NAMES.iter().enumerate() {
+        if *signal != Signal::TERM && is_ignored(*signal) {
+            continue;
+        }
         // In this order: who is told looks there.
         flag::register_usize(signal.as_raw(), Arc::clone(&last), index)?;
         pipe::register(signal.as_raw(), tell.try_clone()?)?;
@@ -63,6 +67,16 @@ fn handle() -> io::Result<Signals> {
     flag::register(Signal::XFSZ.as_raw(), ignored)?;
     let came = UnixStream::from_std(came)?;
     Ok(Signals { came, last })
+}
+
+/// Whether `nohup`, or a shell's background job, keeps this signal from the agent.
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: sigaction(2) fills in what was zeroed, and changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal.as_raw(), std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// A thread that blocks signals leaves them blocked for what it starts (execve(2)).

@@ -77,7 +77,7 @@ impl Host {
             }
             agent.expect_exit(0, DEADLINE);
         }
-        let mut builder = Agent::builder(self.folder.path()).health_url(&self.server.url());
+        let mut builder = Agent::hearing(self.folder.path()).health_url(&self.server.url());
         // One that stays shows what grows.
         if dice.roll(2, 3) {
             builder = builder.arg("-standby");

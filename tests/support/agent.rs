@@ -44,6 +44,18 @@ impl Agent {
         Agent::from_command(Command::new(Agent::executable()), folder)
     }
 
+    /// The same; SIGINT and SIGHUP end it also where the tester's own shell ignores
+    /// them.
+    pub fn hearing(folder: &Path) -> Builder {
+        if !cfg!(target_os = "linux") {
+            return Agent::builder(folder);
+        }
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,HUP");
+        command.arg(Agent::executable());
+        Agent::from_command(command, folder)
+    }
+
     /// The built agent's path, for integration tests.
     pub fn executable() -> &'static str {
         EXECUTABLE.expect("built as an integration test")
