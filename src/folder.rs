@@ -1,9 +1,7 @@
-//! The base folder (spec 2): the instance lock, the status flag, the sessions.
-
-mod failure;
+//! The base folder (spec 2): the instance lock and the status flag.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,17 +10,9 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 use crate::events::rfc3339;
-use crate::limits::SESSIONS_KEPT;
-use crate::log::Log;
 
 /// Exists while the main server is down and the agent buffers.
 pub const STATUS_FLAG: &str = "agent-status.lock";
-/// Begins the name of each session's folder.
-pub const SESSION_PREFIX: &str = "session-";
-const AGENT_LOG: &str = "agent.log";
-const SUCCESS_LOG: &str = "agent-success.log";
-/// The records set aside, in a session folder.
-pub const FAILURE_LOG: &str = "agent-failure.log";
 /// The Go agent's store: left alone.
 const GO_STORE: &str = "pebble";
 
@@ -152,120 +142,6 @@ impl Folder {
     pub fn has_go_store(&self) -> bool {
         self.path.join(GO_STORE).is_dir()
     }
-
-    /// Removes all sessions but the newest, so that [`SESSIONS_KEPT`] are left with
-    /// this life's `own`, and those that hold records set aside.
-    pub fn prune_sessions(&self, own: &Session) {
-        let Ok(entries) = fs::read_dir(&self.path) else {
-            return;
-        };
-        let mut sessions: Vec<PathBuf> = entries
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .filter(|entry| {
-                entry
-                    .file_name()
-                    .to_str()
-                    .is_some_and(|name| name.starts_with(SESSION_PREFIX))
-            })
-            .map(|entry| entry.path())
-            .filter(|path| *path != own.path)
-            .collect();
-        // The names sort by time.
-        sessions.sort_unstable();
-        let old = sessions.len().saturating_sub(SESSIONS_KEPT - 1);
-        for session in sessions.into_iter().take(old) {
-            if holds_logs_alone(&session) {
-                let _ = fs::remove_dir_all(session);
-            }
-        }
-    }
-}
-
-/// Whether nothing is lost with a session's folder: no record set aside, none that
-/// failed its checksum, none that an operator keeps there to be sent again.
-fn holds_logs_alone(session: &Path) -> bool {
-    let is_log = |entry: io::Result<fs::DirEntry>| {
-        let entry = entry?;
-        let name = entry.file_name();
-        let empty = name == FAILURE_LOG && entry.metadata()?.len() == 0;
-        Ok(empty || name == AGENT_LOG || name == SUCCESS_LOG)
-    };
-    let looked: io::Result<Vec<bool>> =
-        fs::read_dir(session).and_then(|entries| entries.map(is_log).collect());
-    looked.is_ok_and(|logs| logs.into_iter().all(|is_log| is_log))
-}
-
-/// One run's folder of logs. It is made when a log is opened.
-#[derive(Debug, Clone)]
-pub struct Session {
-    path: PathBuf,
-}
-
-impl Session {
-    /// Names `session-<start>`; a second run in the same second gets a suffix.
-    #[must_use]
-    pub fn new(folder: &Folder, start: SystemTime) -> Session {
-        Session {
-            path: name_with_time(&folder.path, SESSION_PREFIX, start),
-        }
-    }
-
-    /// `agent.log`.
-    #[must_use]
-    pub fn agent_log(&self) -> Log {
-        let session = self.clone();
-        Log::new(move || session.log(AGENT_LOG))
-    }
-
-    /// `agent-success.log`.
-    #[must_use]
-    pub fn success_log(&self) -> Log {
-        let session = self.clone();
-        Log::new(move || session.log(SUCCESS_LOG))
-    }
-
-    /// Opens `agent-failure.log`, so that the file itself survives a power cut
-    /// once this has returned.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn failure_log(&self) -> io::Result<File> {
-        let file = self.log(FAILURE_LOG)?;
-        file.sync_all()?;
-        sync_folder(&self.path)?;
-        if let Some(parent) = self.path.parent() {
-            sync_folder(parent)?;
-        }
-        Ok(file)
-    }
-
-    /// Keeps a stored value that fails its checksum, as it is, in a file of its
-    /// own: `damaged-<key>`. It may hold an API key, so it is no log.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn keep_damaged(&self, key: u64, value: &[u8]) -> io::Result<()> {
-        let mut file = self.log(&format!("damaged-{key}"))?;
-        file.set_len(0)?;
-        file.write_all(value)?;
-        file.sync_all()?;
-        sync_folder(&self.path)
-    }
-
-    /// Opens a file of the session, and not where a link leads that another user has
-    /// put in the folder's place.
-    fn log(&self, name: &str) -> io::Result<File> {
-        match DirBuilder::new().mode(0o700).create(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        if !fs::symlink_metadata(&self.path)?.is_dir() {
-            let why = format!("{} is no folder", self.path.display());
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
-        }
-        create_private(&self.path.join(name), true)
-    }
 }
 
 /// A name in `folder` that is free: `prefix` and the time in UTC to the second,
@@ -293,7 +169,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Opens a file for writing, 0600, without following a link that another user
 /// could have placed (spec 7).
-fn create_private(path: &Path, append: bool) -> io::Result<File> {
+pub(crate) fn create_private(path: &Path, append: bool) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
         .append(append)

@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod log;
 pub mod replay;
+pub mod session;
 pub mod stdout;
 pub mod store;
 // Static executables bring an unwinder of their own.

@@ -209,6 +209,11 @@ pub const HEAP_IN_HAND: i32 = 16 * KIB as i32;
 /// The start, or an outage before a standby, is over by then: what it needed is given
 /// back to the kernel.
 pub const START_OVER: Duration = Duration::from_secs(1);
+/// Between two questions whether a running log still stands at its path.
+pub const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a line is written again because its file was moved away meanwhile, before
+/// that counts as a failure: nobody does that by hand.
+pub const REWRITES_MAX: usize = 8;
 /// Session folders that stay.
 pub const SESSIONS_KEPT: usize = 10;
 

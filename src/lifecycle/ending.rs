@@ -1,23 +1,25 @@
 //! The last line of a life, and in which session it is.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::life::Life;
 use super::{End, process};
 use crate::error::Error;
 use crate::events::Events;
-use crate::folder::{Folder, Session};
+use crate::folder::Folder;
+use crate::session::Session;
 
 /// Leaves the reason of an agent that ends before its life has begun: its starter may
 /// throw stderr away.
 pub(super) fn fails_to_start(
-    folder: &Folder,
+    folder: &Arc<Folder>,
     events: &Events,
     start: Instant,
     error: Error,
 ) -> Error {
     if folder.is_in_place() {
-        events.log_to(folder.session_of_failure().agent_log());
+        events.log_to(Session::of_failure(folder).agent_log());
     }
     let end = End::Failed(error.clone());
     summarise(events, &end, start, &Counts::default());
@@ -30,7 +32,7 @@ pub(super) fn share_session(life: &Life, session: &Session, error: &Error) {
     let failed = matches!(error, Error::CannotCreate(_)) && !life.store.status().open;
     if failed
         && life.folder.is_in_place()
-        && let Some(before) = life.folder.failure_before(session)
+        && let Some(before) = session.failure_before()
         && session.remove()
     {
         life.events.log_to(before.agent_log());

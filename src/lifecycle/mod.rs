@@ -26,7 +26,7 @@ use tokio::time::{interval_at, sleep_until, timeout};
 use crate::cli::{Config, VERSION};
 use crate::error::{Error, Result};
 use crate::events::{Events, Value};
-use crate::folder::{Folder, Session};
+use crate::folder::Folder;
 use crate::ingest::activation;
 use crate::ingest::activity::Activity;
 use crate::ingest::agent_folder;
@@ -36,6 +36,7 @@ use crate::ingest::service::LogAgent;
 use crate::limits::{IDLE_GRACE, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
 use crate::replay::proxy::Unusable;
 use crate::replay::replayer::Replayer;
+use crate::session::{self, Session};
 use crate::stdout::Stdout;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
@@ -271,7 +272,7 @@ fn announce(config: &Config, activated: bool, folder: &Folder, events: &Events) 
 async fn prune(folder: Arc<Folder>, own: Session, store: store::Handle) {
     store.wait_for(|status| status.open).await;
     if folder.is_in_place() {
-        folder.prune_sessions(&own);
+        session::prune(&folder, &own);
     }
 }
 

@@ -13,8 +13,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, 
 use rustix::process::{getegid, geteuid, getgid, getgroups};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::folder;
 use crate::ingest::{agent_folder, socket};
+use crate::{folder, session};
 
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -107,7 +107,7 @@ fn is_agents(name: &CStr) -> bool {
     ];
     name.to_str().is_ok_and(|name| {
         names.contains(&name)
-            || name.starts_with(folder::SESSION_PREFIX)
+            || name.starts_with(session::SESSION_PREFIX)
             || name.starts_with("lmdb")
     })
 }

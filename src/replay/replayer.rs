@@ -1,7 +1,5 @@
 //! The replay loop (spec 6): strictly in order, one request in flight.
 
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::pin::pin;
 use std::time::{Instant, SystemTime};
 
@@ -9,8 +7,8 @@ use tokio::time::sleep_until;
 
 use crate::error::Result;
 use crate::events::Events;
-use crate::folder::Session;
 use crate::limits::LOCATION_KEPT;
+use crate::log::FailureLog;
 use crate::replay::body::body;
 use crate::replay::dice::random;
 use crate::replay::done::Done;
@@ -21,6 +19,7 @@ use crate::replay::retry_after;
 use crate::replay::route::Route;
 use crate::replay::set_aside::{self, Refusal};
 use crate::replay::verdict::{self, Verdict};
+use crate::session::Session;
 use crate::store::{self, Record};
 
 /// Why a replay stopped.
@@ -37,7 +36,7 @@ pub struct Replayer {
     store: store::Handle,
     events: Events,
     session: Session,
-    failure_log: Option<File>,
+    failure_log: FailureLog,
     api_key: String,
     /// Of the URLs, which no log may show.
     credentials: Vec<String>,
@@ -72,8 +71,8 @@ impl Replayer {
             done: Done::new(store.clone(), session.success_log()),
             store,
             events,
+            failure_log: session.failure_log(),
             session,
-            failure_log: None,
             api_key,
             pace: Pace::new(),
             delivered: 0,
@@ -239,15 +238,7 @@ impl Replayer {
         if let Err(value) = &record.content {
             self.session.keep_damaged(record.key, value)?;
         }
-        let mut log = match self.failure_log.take() {
-            Some(log) if log.metadata()?.nlink() > 0 => log,
-            // The first record set aside, or somebody removed the log: what goes
-            // into a file without a name is lost.
-            _ => self.session.failure_log()?,
-        };
-        let written = set_aside::append(&mut log, record, why);
-        self.failure_log = Some(log);
-        written
+        self.failure_log.append(&set_aside::line(record, why))
     }
 
     /// What went out with a record and no log may show.

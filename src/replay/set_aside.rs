@@ -2,8 +2,6 @@
 //! `agent-failure.log`, on disk before the record is deleted.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,7 +11,6 @@ use serde::de::IgnoredAny;
 
 use crate::events::{now_rfc3339, rfc3339};
 use crate::limits::ANSWER_BODY_KEPT;
-use crate::log;
 use crate::proto::store::StoredRecord;
 use crate::store::Record;
 
@@ -33,18 +30,7 @@ pub struct Refusal<'a> {
     pub secrets: &'a [String],
 }
 
-/// Appends a record's line and flushes it to disk. Where that fails, the file
-/// is as it was before.
-///
-/// # Errors
-/// Those of the file system: the record must stay in the store.
-pub fn append(file: &mut File, record: &Record, refusal: &Refusal) -> io::Result<()> {
-    let mut line = line(record, refusal);
-    line.push('\n');
-    log::append(file, &line, File::sync_data)
-}
-
-/// A record's line, without its end.
+/// A record's line, its end included.
 #[must_use]
 pub fn line(record: &Record, refusal: &Refusal) -> String {
     let readable;
@@ -72,7 +58,9 @@ pub fn line(record: &Record, refusal: &Refusal) -> String {
         intact: record.content.is_ok(),
     };
     // Strings and numbers always serialise.
-    serde_json::to_string(&fields).unwrap_or_default()
+    let mut line = serde_json::to_string(&fields).unwrap_or_default();
+    line.push('\n');
+    line
 }
 
 /// What stands in a line, in this order.
@@ -185,7 +173,8 @@ mod tests {
 
     fn parsed(record: &Record, refusal: &Refusal) -> Value {
         let line = line(record, refusal);
-        assert!(!line.contains('\n') && !line.contains("secret"));
+        assert_eq!(line.find('\n'), Some(line.len() - 1));
+        assert!(!line.contains("secret"));
         serde_json::from_str(&line).unwrap()
     }
 
@@ -265,21 +254,5 @@ mod tests {
             assert_eq!(line["status"], Value::Null);
             assert_eq!(line["intact"], false);
         }
-    }
-
-    #[test]
-    fn a_failed_append_leaves_no_half_line() {
-        let folder = std::env::temp_dir().join(format!("set-aside-{}", std::process::id()));
-        std::fs::write(&folder, "kept\n").unwrap();
-        // A file opened for reading only refuses the write.
-        let mut log = File::open(&folder).unwrap();
-        let refusal = Refusal {
-            status: Some(400),
-            answer: b"",
-            secrets: &[],
-        };
-        assert!(append(&mut log, &record(), &refusal).is_err());
-        assert_eq!(std::fs::read(&folder).unwrap(), b"kept\n");
-        std::fs::remove_file(&folder).unwrap();
     }
 }
