@@ -322,7 +322,7 @@ fn no_record_is_in_no_file_while_the_log_is_moved_again_and_again() {
     let (folder, elsewhere) = (temp_folder(), temp_folder());
     let mut server = MainServer::new_down();
     // Never many in a row: the agent would doubt the server.
-    let is_refused = |number: usize| number % 4 > 0;
+    let is_refused = |number: usize| !number.is_multiple_of(4);
     server.on_post(move |post| match post.body.ends_with(b"refused\"}") {
         true => Answer::status(422),
         false => Answer::ok(),
