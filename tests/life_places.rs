@@ -86,9 +86,9 @@ fn another_users_folder_is_left_alone_unless_it_is_open_to_all() {
         let sender = Sender::reconnecting(&agent.socket());
         let stored = block_on(sender.send("{}", &["p"], "k"));
         assert!(stored.expect("stored").success);
-        // A store of somebody else is not used.
+        // A store of somebody else is not used: neither the agent's nor the folder's owner.
         agent.sigkill();
-        chown(folder.path().join("lmdb"), Some(0), Some(0)).expect("chown");
+        chown(folder.path().join("lmdb"), Some(STRANGER + 1), None).expect("chown");
         let mut agent = Agent::by_shell(&script, folder.path())
             .health_url(&server.url())
             .spawn();
