@@ -21,6 +21,10 @@ const BASE: &str = "/app/.datanadhi/echopost";
 /// The programs of the environment that checks the workflows: YAML is theirs, too.
 static BIN: LazyLock<PathBuf> = LazyLock::new(|| {
     let root = env!("CARGO_MANIFEST_DIR");
+    // Another test's process may be making it, too.
+    let guard = fs::File::create(concat!(env!("CARGO_TARGET_TMPDIR"), "/check.lock"));
+    let guard = guard.expect("the lock file");
+    guard.lock().expect("the lock");
     let mut venv = Command::new(format!("{root}/.github/scripts/venv"));
     let output = venv.arg("check").output().expect("the script");
     let said = String::from_utf8_lossy(&output.stderr);
