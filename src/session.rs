@@ -15,8 +15,7 @@ use crate::folder::{Folder, create_private, name_with_time, sync_folder};
 use crate::limits::{REWRITES_MAX, SESSIONS_KEPT};
 use crate::log::{FailureLog, Log};
 
-/// Begins the name of each session's folder.
-pub const SESSION_PREFIX: &str = "session-";
+const SESSION_PREFIX: &str = "session-";
 /// Its name, with any digits; a second one of the same second has `-2` behind it.
 const SESSION_PATTERN: &[u8] = b"session-0000-00-00T00-00-00Z";
 const AGENT_LOG: &str = "agent.log";
@@ -170,7 +169,7 @@ fn sessions(folder: &Folder) -> Vec<String> {
     let mut sessions: Vec<String> = entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| session_order(name).is_some())
+        .filter(|name| is_session(name))
         .collect();
     sessions.sort_unstable_by(|a, b| session_order(a).cmp(&session_order(b)));
     sessions
@@ -198,6 +197,12 @@ fn remove_session(folder: &Folder, name: &str) -> io::Result<()> {
         let _ = unlinkat(&session, log, AtFlags::empty());
     }
     Ok(unlinkat(folder.file(), name, AtFlags::REMOVEDIR)?)
+}
+
+/// Whether a name in the base folder is a session's.
+#[must_use]
+pub fn is_session(name: &str) -> bool {
+    session_order(name).is_some()
 }
 
 /// What sessions sort by, the oldest first: the time, then the number within its

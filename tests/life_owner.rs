@@ -168,6 +168,7 @@ fn what_an_agent_of_roots_left_is_the_users() {
     fs::remove_file(base.join("agent-status.lock")).expect("the flag");
     fs::hard_link(victim.join("agent.log"), base.join("agent-status.lock")).expect("a link");
     fs::write(base.join("notes"), "root's").expect("a file");
+    fs::write(base.join("session-of-another-program"), "root's").expect("a file");
     chown(&base, Some(OWNER), Some(GROUP)).expect("chown");
 
     let mut second = start(&base, &server);
@@ -177,12 +178,17 @@ fn what_an_agent_of_roots_left_is_the_users() {
         (victim.join("agent.log"), 0),
         (base.join("agent-status.lock"), 0),
         (base.join("notes"), 0),
+        (base.join("session-of-another-program"), 0),
         (base.join("lmdb/data.mdb"), OWNER),
     ] {
         let found = fs::symlink_metadata(&path).expect("a file");
         assert_eq!(found.uid(), uid, "{}", path.display());
     }
-    for name in ["notes", "session-2026-01-01T00-00-00Z"] {
+    for name in [
+        "notes",
+        "session-of-another-program",
+        "session-2026-01-01T00-00-00Z",
+    ] {
         fs::remove_file(base.join(name)).expect("remove");
     }
     server.up();

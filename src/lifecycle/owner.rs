@@ -106,9 +106,7 @@ fn is_agents(name: &CStr) -> bool {
         socket::HIDDEN_NAME,
     ];
     name.to_str().is_ok_and(|name| {
-        names.contains(&name)
-            || name.starts_with(session::SESSION_PREFIX)
-            || name.starts_with("lmdb")
+        names.contains(&name) || session::is_session(name) || name.starts_with("lmdb")
     })
 }
 
