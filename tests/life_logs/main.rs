@@ -348,7 +348,8 @@ fn no_record_is_in_no_file_while_the_log_is_moved_again_and_again() {
         let operator = scope.spawn(|| {
             let mut found = Vec::new();
             let mut moves = 0;
-            while !over.load(Relaxed) {
+            // Not for ever: on a busy machine it is there whenever the agent writes.
+            while !over.load(Relaxed) && moves < 60 {
                 if fs::rename(&log, &moved).is_ok() {
                     moves += 1;
                     found.extend(records(&text(&moved)));
