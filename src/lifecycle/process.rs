@@ -26,11 +26,21 @@ pub fn harden() {
     };
     if setrlimit(Resource::Core, one_byte).is_err() {
         #[cfg(target_os = "linux")]
-        {
+        if keep_memory_out_of_cores().is_err() {
             use rustix::process::{DumpableBehavior, set_dumpable_behavior};
             let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         }
     }
+}
+
+/// The host has switched core files off for good, which hardened ones do: no limit can
+/// be raised to one byte. A pipe does not heed that; what it gets holds no memory then.
+#[cfg(target_os = "linux")]
+fn keep_memory_out_of_cores() -> std::io::Result<()> {
+    if getrlimit(Resource::Core).maximum != Some(0) {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    }
+    fs::write("/proc/self/coredump_filter", "0")
 }
 
 /// Makes sure that at least one client can be connected.

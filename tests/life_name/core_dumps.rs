@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -11,9 +11,10 @@ use rustix::process::Signal;
 use crate::support::agent::Agent;
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
-use crate::{DEADLINE, is_root};
+use crate::{DEADLINE, is_root, link};
 
 const PATTERN: &str = "/proc/sys/kernel/core_pattern";
+const KEY: &str = "the-key-that-no-core-may-hold";
 
 /// The system's own pattern, put back at the end.
 struct Pattern(String);
@@ -34,12 +35,36 @@ impl Drop for Pattern {
 
 /// Cores whose names end with a process's id, so that other tests' crashes do not
 /// count.
+fn core(folder: &Path, pid: u32) -> PathBuf {
+    folder.join(format!("core.{pid}"))
+}
+
 fn has_core(folder: &Path, pid: u32) -> bool {
-    folder.join(format!("core.{pid}")).exists()
+    core(folder, pid).exists()
+}
+
+/// Runs the agent where cores are unlimited, and where none may be written to a file:
+/// nobody can raise that limit again.
+const UNLIMITED: &str = "ulimit -c unlimited; exec \"$0\" \"$@\"";
+const FORBIDDEN: &str = "ulimit -c 0; test $(id -u) != 0 || exec setpriv --bounding-set -all \
+                         \"$0\" \"$@\"; exec \"$0\" \"$@\"";
+
+#[test]
+fn on_a_host_without_core_files_the_name_ends_with_the_agent() {
+    let server = MainServer::new_down();
+    let folder = temp_folder();
+    let mut agent = Agent::by_shell(FORBIDDEN, folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.wait_socket();
+    assert!(link(folder.path()).is_some());
+    agent.signal(Signal::KILL);
+    agent.wait_exit(DEADLINE);
+    assert!(!agent.socket().exists());
 }
 
 #[test]
-fn neither_a_file_nor_a_pipe_gets_a_core() {
+fn neither_a_file_nor_a_pipe_gets_what_the_agent_knows() {
     if !is_root("the system's core pattern") {
         return;
     }
@@ -49,17 +74,22 @@ fn neither_a_file_nor_a_pipe_gets_a_core() {
     let script = format!("#!/bin/sh\ncat > {}/core.$1\n", cores.path().display());
     fs::write(&program, script).expect("a script");
     fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("chmod");
-    for pattern in [
-        format!("{}/core.%p", cores.path().display()),
-        format!("|{} %p", program.display()),
+    let file = format!("{}/core.%p", cores.path().display());
+    let pipe = format!("|{} %p", program.display());
+    for (pattern, limit) in [
+        (&file, UNLIMITED),
+        (&pipe, UNLIMITED),
+        (&file, FORBIDDEN),
+        (&pipe, FORBIDDEN),
     ] {
-        let Some(_pattern) = Pattern::set(&pattern) else {
+        let Some(_pattern) = Pattern::set(pattern) else {
             println!("NOT TESTED: this system's core pattern is not to be set");
             return;
         };
         let server = MainServer::new_down();
         let folder = temp_folder();
-        let mut agent = Agent::by_shell("ulimit -c unlimited; exec \"$0\" \"$@\"", folder.path())
+        let mut agent = Agent::by_shell(limit, folder.path())
+            .env("DATANADHI_API_KEY", KEY)
             .health_url(&server.url())
             .spawn();
         agent.wait_socket();
@@ -74,6 +104,13 @@ fn neither_a_file_nor_a_pipe_gets_a_core() {
         wait::until(DEADLINE, "the other's core", || {
             has_core(cores.path(), other.id())
         });
-        assert!(!has_core(cores.path(), agent.pid()), "{pattern}");
+        if (pattern, limit) == (&pipe, FORBIDDEN) {
+            // The kernel does not ask for that limit here.
+            let core = fs::read(core(cores.path(), agent.pid())).unwrap_or_default();
+            let key = KEY.as_bytes();
+            assert!(!core.windows(key.len()).any(|part| part == key));
+        } else {
+            assert!(!has_core(cores.path(), agent.pid()), "{pattern} {limit}");
+        }
     }
 }
