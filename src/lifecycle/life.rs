@@ -143,6 +143,7 @@ impl Life {
             if raised.is_err() {
                 raised = self.folder.raise_flag();
             }
+            process::give_back_stack();
             sleep(probes.next(random())).await;
         }
         self.folder.lower_flag();

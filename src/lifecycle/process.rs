@@ -128,7 +128,25 @@ pub fn give_back() {
         // written to: its pages come back with the same content.
         let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
     }
+
     give_back_heap();
+}
+
+/// Gives back what calls that have returned have left on the stack: the start goes
+/// deeper than what follows.
+pub fn give_back_stack() {
+    #[cfg(target_os = "linux")]
+    if rustix::thread::gettid() == rustix::process::getpid() {
+        const PAGE: usize = 4 * 1024;
+        const DEPTH: usize = 64 * PAGE;
+        let here = [0_u8; 1];
+        let end = (here.as_ptr().addr() & !(PAGE - 1)) - PAGE;
+        let start = std::ptr::with_exposed_provenance_mut(end - DEPTH);
+        // SAFETY: these are whole pages, at least one below this frame: only frames that
+        // have returned were there. Where the first thread's stack does not reach so deep
+        // nothing else is mapped: the kernel keeps a larger gap below it.
+        let _ = unsafe { madvise(start, DEPTH, Advice::LinuxDontNeed) };
+    }
 }
 
 fn give_back_heap() {
