@@ -201,6 +201,9 @@ pub const STOP_DRAIN: Duration = Duration::from_millis(800);
 pub const STORE_CLOSE: Duration = Duration::from_millis(300);
 /// How often the socket file is looked at where it cannot be watched or bound.
 pub const SOCKET_POLL: Duration = Duration::from_millis(500);
+/// Sockets that are looked at before the kernel is asked for more: the list is made at the
+/// start, and one for the usual 1024 is 12 KiB in the middle of the heap.
+pub const IO_EVENTS_MAX: usize = 128;
 /// Bytes of an allocation that gets a map of its own, and gives it back at once:
 /// the body of a large call, LMDB's list of dirty pages.
 pub const LARGE_ALLOCATION: i32 = 32 * KIB as i32;

@@ -33,7 +33,9 @@ use crate::ingest::agent_folder;
 use crate::ingest::doorway::{Doorway, Entrance};
 use crate::ingest::server::Server;
 use crate::ingest::service::LogAgent;
-use crate::limits::{IDLE_GRACE, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE};
+use crate::limits::{
+    IDLE_GRACE, IO_EVENTS_MAX, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE,
+};
 use crate::replay::proxy::Unusable;
 use crate::replay::replayer::Replayer;
 use crate::session::{self, Session};
@@ -95,6 +97,7 @@ pub fn run(config: Config) -> Result<()> {
 fn runtime() -> Result<(Runtime, Signals)> {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .max_io_events_per_tick(IO_EVENTS_MAX)
         .build()
         .map_err(|error| Error::CannotCreate(format!("runtime: {error}")))?;
     let signals = {
