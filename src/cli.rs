@@ -162,8 +162,12 @@ impl Given {
     fn read(args: impl Iterator<Item = OsString>) -> Result<Given> {
         let mut given = Given::default();
         let mut args = (1..).zip(args);
+        // The last argument ended with `=`: this one may be the value that was meant.
+        let mut may_be_value = false;
         while let Some((place, arg)) = args.next() {
             let (name, value) = split(&arg);
+            let is_empty = value.is_some_and(OsStr::is_empty);
+            let may_be_value = std::mem::replace(&mut may_be_value, is_empty);
             let text = match name {
                 b"datanadhi" => &mut given.folder,
                 b"api-key" => &mut given.api_key,
@@ -174,7 +178,10 @@ impl Given {
                         b"version" => &mut given.version,
                         b"help" | b"h" => &mut given.help,
                         _ => {
-                            given.unknown.get_or_insert_with(|| shown(place, &arg));
+                            given.unknown.get_or_insert_with(|| match may_be_value {
+                                true => nameless(place),
+                                false => shown(place, &arg),
+                            });
                             continue;
                         }
                     };
@@ -197,8 +204,12 @@ fn shown(place: usize, arg: &OsStr) -> String {
     let bytes = arg.as_bytes();
     match bytes.split(|&byte| byte == b'=').next() {
         Some(name) if bytes.starts_with(b"-") => String::from_utf8_lossy(name).into_owned(),
-        _ => format!("argument {place}"),
+        _ => nameless(place),
     }
+}
+
+fn nameless(place: usize) -> String {
+    format!("argument {place}")
 }
 
 /// An argument's name without its dashes, empty where it has none, and what

@@ -90,6 +90,7 @@ fn an_argument_that_may_be_a_key_is_not_repeated() {
             "argument 3 is not a flag",
         ),
         (&["-api-key=", "sec=ret"], "argument 2 is not a flag"),
+        (&["-api-key=", "-secret"], "argument 2 is not a flag"),
         (&["-api-key=", "sec\nret"], "argument 2 is not a flag"),
         (
             &["-api-key=secret", "-unknown=secret"],
