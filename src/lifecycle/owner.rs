@@ -106,7 +106,11 @@ fn is_agents(name: &CStr) -> bool {
         socket::HIDDEN_NAME,
     ];
     name.to_str().is_ok_and(|name| {
-        names.contains(&name) || session::is_session(name) || name.starts_with("lmdb")
+        names.contains(&name)
+            || session::is_session(name)
+            // The store, and what stands beside it for a while or for the operator.
+            || name == "lmdb"
+            || name.starts_with("lmdb.")
     })
 }
 
