@@ -137,11 +137,19 @@ fn another_user_s_agent_has_a_link_unless_it_is_not_dumpable() {
     }
     let tools = temp_folder();
     let executable = executable_for_all(tools.path());
-    for (limit, linked) in [("", true), ("ulimit -Hc 0;", false)] {
+    // Where neither the limit of cores nor what they hold can be set, it makes itself
+    // not dumpable.
+    let read_only = "ulimit -Hc 0; exec unshare --mount sh -c \
+                     'mount -o remount,bind,ro /proc && exec \"$@\"' sh";
+    for (start, linked) in [
+        ("exec", true),
+        ("ulimit -Hc 0; exec", true),
+        (read_only, false),
+    ] {
         let folder = temp_folder();
         chown(folder.path(), Some(STRANGER), Some(STRANGER)).expect("chown");
         let script = format!(
-            "{limit} exec setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups \
+            "{start} setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups \
              \"{executable}\" \"$@\""
         );
         let builder = Agent::by_shell(&script, folder.path());

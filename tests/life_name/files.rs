@@ -27,6 +27,7 @@ fn what_is_taken_away_of_the_way_is_made_again() {
     let mut server = MainServer::new_down();
     let mut agent = start(folder.path(), &server);
     let agent_folder = folder.path().join(".agent");
+    let taken = temp_folder();
     let takes: [(&str, &dyn Fn()); 4] = [
         ("the name", &|| {
             fs::remove_file(agent.socket()).expect("remove")
@@ -38,8 +39,9 @@ fn what_is_taken_away_of_the_way_is_made_again() {
             let (_, socket) = link(folder.path()).expect("a link");
             fs::remove_file(agent_folder.join(socket)).expect("remove");
         }),
+        // At once: while it is emptied, the agent puts another socket there.
         ("the folder", &|| {
-            fs::remove_dir_all(&agent_folder).expect("remove")
+            fs::rename(&agent_folder, taken.path().join("agent")).expect("rename")
         }),
     ];
     for (what, take) in takes {
