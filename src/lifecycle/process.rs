@@ -128,7 +128,6 @@ pub fn give_back() {
         // written to: its pages come back with the same content.
         let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
     }
-
     give_back_heap();
 }
 

@@ -107,10 +107,10 @@ pub fn open_entrance(
     passed: Option<UnixListener>,
     may_link: bool,
 ) -> Result<(Entrance, Option<UnixListener>)> {
+    agent_folder::sweep(folder.path());
     if passed.is_some() {
         return Ok((Entrance::Passed, passed));
     }
-    agent_folder::sweep(folder.path());
     if is_held(folder) {
         return Err(Error::CannotCreate(format!(
             "socket {}: somebody listens there who is no agent of this folder; where that is \

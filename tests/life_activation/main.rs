@@ -34,6 +34,9 @@ fn the_passed_socket_is_served_and_its_file_is_never_touched() {
     let mut server = MainServer::new_down();
     let unit = Unit::new(folder.path(), &server);
     let socket = folder.path().join("data-nadhi-agent.sock");
+    // What an agent of before there was a unit left where its name led.
+    fs::create_dir(folder.path().join(".agent")).expect("a folder");
+    raw::stale(&folder.path().join(".agent/socket-0123456789abcdef"));
     let file = inode(&socket);
 
     // Who came before the agent is served, too.

@@ -196,7 +196,6 @@ fn the_same_pid_and_descriptor_never_lead_to_a_dead_socket() {
     println!("{said}");
 }
 
-/// A reboot, or a container that comes back, leaves the link of a pid that is gone.
 #[test]
 fn a_signal_takes_the_name_and_its_folder_away() {
     let folder = temp_folder();
