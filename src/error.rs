@@ -21,6 +21,9 @@ pub enum Error {
     CannotCreate(String),
     /// A read or flush of the store failed: no further ack, exit 74.
     DiskFailed(String),
+    /// The store's file is not what was written. It never ends the agent: the records
+    /// are carried over to a fresh one (spec 4).
+    Damaged(String),
     /// No room for a record: the client is told, the agent goes on.
     Full(String),
     /// The store takes no more calls: the agent is on its way out.
@@ -34,7 +37,7 @@ impl Error {
         match self {
             Error::Usage(_) => EXIT_USAGE,
             Error::CannotCreate(_) => EXIT_CANNOT_CREATE,
-            Error::DiskFailed(_) | Error::Full(_) => EXIT_DISK_FAILED,
+            Error::DiskFailed(_) | Error::Damaged(_) | Error::Full(_) => EXIT_DISK_FAILED,
             Error::Closed => EXIT_OK,
         }
     }
@@ -46,6 +49,7 @@ impl fmt::Display for Error {
             Error::Usage(why)
             | Error::CannotCreate(why)
             | Error::DiskFailed(why)
+            | Error::Damaged(why)
             | Error::Full(why) => f.write_str(why),
             Error::Closed => f.write_str("the agent is leaving and takes no more records"),
         }

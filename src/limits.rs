@@ -114,19 +114,13 @@ pub const ADDRESS_SPACE_LEFT: usize = 32 * MIB;
 pub const MAP_RESERVE: u64 = 256 * KIB as u64;
 /// Bytes by which the data file is lengthened ahead of LMDB, at least: little, so
 /// that the first records do not wait for it …
-pub const GROWTH_MIN: u64 = 64 * KIB as u64;
+pub const PREALLOCATED_MIN: u64 = 64 * KIB as u64;
 /// … at most: the flush that takes them along holds up its group by some
 /// milliseconds.
-pub const GROWTH_MAX: u64 = MIB as u64;
+pub const PREALLOCATED_MAX: u64 = MIB as u64;
 /// Bytes that a commit may write beside its records: the pages that lead to them
 /// and the free list.
 pub const COMMIT_OVERHEAD: u64 = 64 * KIB as u64;
-/// After a clean end the store is checked for so long: a million records take a
-/// third of a second, and the first answer may take one (spec 5.1). What is not
-/// read by then is taken for whole.
-pub const CHECK_CLEAN_MAX: Duration = Duration::from_millis(500);
-/// Pages that the check reads before it lets the rest of the agent run.
-pub const CHECK_PAGES_PER_TURN: usize = 256;
 /// How often a store that found no room is tried again.
 pub const FULL_RETRY: Duration = Duration::from_secs(1);
 /// Version of the store's own layout: database names, keys and values. Another
@@ -135,8 +129,27 @@ pub const STORE_FORMAT: u32 = 1;
 /// Bytes of the largest value a record can have: one message, what protobuf and
 /// the CRC add, and an idempotency key, which the header limit bounds.
 pub const STORED_VALUE_MAX: usize = MESSAGE_MAX + 64 * KIB;
+/// Seconds of processor time in which a child has read a store, of some hundred million
+/// records even: LMDB may go round in circles in a garbled one.
+pub const VERIFY_CPU_SECONDS: u64 = 120;
 /// Pages that a salvage reads before it lets the rest of the agent run.
-pub const SALVAGE_PAGES_PER_TURN: usize = 64;
+pub const SALVAGE_PAGES: usize = 256;
+/// Scans of a damaged file for which there is no room beside it, each for a part of the
+/// keys: the more, the less of a copy's pages stays empty.
+pub const SALVAGE_BANDS: usize = 8;
+/// Keys by which those parts are found.
+pub const SALVAGE_SAMPLES: usize = 1024;
+/// Pages in which a salvage looks for the store's id before records are taken: LMDB
+/// writes it with the first record.
+pub const SALVAGE_ID_PAGES: u64 = 4096;
+/// Bytes of records carried over in one commit where there is little room.
+pub const CARRY_BYTES_MIN: usize = 64 * KIB;
+/// Commits that move what has arrived behind what was carried over, for each group of
+/// further arrivals: more than one, or it would never end under a steady load.
+pub const ARRIVALS_MOVED: usize = 8;
+/// Damages of one store after another, within a life, after which the disk or the memory
+/// is broken, and not a file.
+pub const DAMAGES_MAX: u32 = 8;
 /// Of the free pages in the store's file, LMDB's list of them may take this
 /// share: it has some 16 bytes for each, in pages that are half full …
 pub const FREE_LIST_SHARE: u64 = 16;
@@ -281,7 +294,7 @@ pub const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 /// Refusals in a row after which a refusal counts as doubtful.
 pub const REFUSALS_TRUSTED: u32 = 16;
 /// Delivered records that a killed agent's successor may send again (spec 6).
-pub const NOTE_RECORDS_MAX: usize = 64;
+pub const SAVE_RECORDS_MAX: usize = 64;
 /// Delivered records that may wait for their delete: the pages that it reads and
 /// writes count as the agent's memory.
 pub const DELETE_RECORDS_MAX: usize = 256;

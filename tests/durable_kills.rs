@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -160,7 +161,7 @@ fn check_store(folder: &Path, fates: &HashMap<(usize, usize), Fate>, round: usiz
 }
 
 #[test]
-fn a_signal_leaves_the_mark_of_a_clean_end_and_a_kill_leaves_none() {
+fn a_store_is_trusted_as_clean_after_a_signal_and_for_this_boot_after_a_kill() {
     let folder = temp_folder();
     let server = MainServer::new_down();
     let start = || {
@@ -171,24 +172,26 @@ fn a_signal_leaves_the_mark_of_a_clean_end_and_a_kill_leaves_none() {
         block_on(Sender::keeping(&agent.socket()).send("1", &[], "")).expect("an ack");
         agent
     };
-    let marked = ["clean", "data.mdb", "delivered"];
-    let unmarked = ["data.mdb", "delivered"];
     let names = || names_in(&folder.path().join("lmdb"));
+    let trusted = || fs::read_to_string(folder.path().join("lmdb/trusted"));
+    let trusted = || trusted().expect("what says that the store is trusted");
 
     let mut agent = start();
-    assert_eq!(names(), unmarked, "while it runs");
+    let boot = trusted();
+    assert!(!boot.starts_with("clean "), "{boot}");
     agent.signal(rustix::process::Signal::TERM);
     agent.expect_exit(0, DEADLINE);
-    assert_eq!(names(), marked, "after SIGTERM");
+    assert_eq!(names(), ["data.mdb", "delivered", "trusted"]);
+    assert!(trusted().starts_with("clean "), "{}", trusted());
 
     let mut agent = start();
-    assert_eq!(names(), unmarked, "the marker goes before a write");
+    assert_eq!(trusted(), boot, "after the first commit");
     agent.sigkill();
-    assert_eq!(names(), unmarked, "after SIGKILL");
+    assert_eq!(trusted(), boot, "after SIGKILL");
 
     let mut agent = start();
     agent.signal(rustix::process::Signal::HUP);
     agent.expect_exit(0, DEADLINE);
-    assert_eq!(names(), marked, "after SIGHUP");
+    assert!(trusted().starts_with("clean "), "{}", trusted());
     assert_eq!(store::records(folder.path()).len(), 3);
 }

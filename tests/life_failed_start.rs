@@ -88,7 +88,7 @@ fn one_failure_after_another_adds_its_reason_to_one_session() {
     let mut reasons = Vec::new();
     // Before there is a life, with the lock and without.
     reasons.push(fail(with_descriptors(8, base)));
-    assert!(reasons[0].contains("Too many open files"));
+    assert!(reasons[0].contains("open files is too low"));
     reasons.push(fail(too_few_descriptors(base)));
     assert!(reasons[1].contains("open files is too low"));
     let lock = File::open(base).expect("the folder");

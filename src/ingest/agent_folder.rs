@@ -13,6 +13,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
@@ -172,11 +173,23 @@ pub fn socket_of_another_namespace(base: &Path) -> Option<PathBuf> {
         Some((name, stream))
     });
     let (name, stream) = found?;
-    let peer = tokio::net::UnixStream::from_std(stream).ok()?;
-    let peer = peer.peer_cred().ok()?.pid();
     let named = pid_of_link(&base.join(LINK));
-    let is_named = named.is_some() && named == peer.and_then(|pid| u32::try_from(pid).ok());
+    let is_named = named.is_some() && named == pid_of_peer(&stream);
     (!is_named || !has_proc).then(|| Path::new(NAME).join(name))
+}
+
+/// The pid of the process that listens; 0 where it is in another PID namespace, which
+/// rustix has no value for.
+fn pid_of_peer(stream: &UnixStream) -> Option<u32> {
+    // SAFETY: getsockopt(2) fills the credentials in, which were zeroed before.
+    unsafe {
+        let mut peer: libc::ucred = std::mem::zeroed();
+        let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        let into = (&raw mut peer).cast();
+        let result = libc::getsockopt(stream.as_raw_fd(), level, option, into, &raw mut length);
+        (result == 0).then_some(peer.pid.cast_unsigned())
+    }
 }
 
 /// Makes the socket's name lead to `socket` without `/proc`, in one step, unless it

@@ -61,29 +61,30 @@ pub fn run(config: Config) -> Result<()> {
     let has_changed_user = owner::become_owner(&config.folder);
     process::tune_allocator();
     let start = Instant::now();
-    let runtime = runtime();
+    // They wait for their handlers: a client that sees the socket may send one, and PID 1
+    // would never see what came before (signal(7)).
+    signals::block();
     agent_folder::remove_own_stale_link(&config.folder);
     let folder = Arc::new(Folder::open(&config.folder)?);
     let fails = |error: Error| ending::fails_to_start(&folder, &events, start, error);
-    let (runtime, signals) = runtime.map_err(fails)?;
-    let locked = {
-        let _context = runtime.enter();
-        start::take_lock(&folder, passed.is_some()).map_err(fails)?
-    };
-    if !locked {
+    if !start::take_lock(&folder, passed.is_some()).map_err(fails)? {
         events.emit("another_agent_serves", &[]);
         return Ok(());
     }
     process::check_descriptors().map_err(fails)?;
+    let candidate = store::open::examine(folder.path());
+    let (runtime, signals) = runtime().map_err(fails)?;
     let may_link = !config.standby && !has_changed_user;
     let entrance = start::open_entrance(&folder, passed, may_link).map_err(fails)?;
     // As a task: to wake what block_on itself runs costs a look at the sockets.
+    let (writer, store) = Writer::new(Arc::clone(&folder), candidate, events.clone());
     let life = serve(
         config,
         Arc::clone(&folder),
         events,
         start,
         entrance,
+        (writer, store),
         signals,
     );
     let ended = runtime.block_on(runtime.spawn(life));
@@ -92,8 +93,7 @@ pub fn run(config: Config) -> Result<()> {
     ended.unwrap_or_else(|error| Err(Error::DiskFailed(format!("life: {error}"))))
 }
 
-/// The runtime, and its signals before anything is on disk: whoever sees the socket may
-/// send one, and PID 1 would never see what came before its handler (signal(7)).
+/// The runtime, and its signals.
 fn runtime() -> Result<(Runtime, Signals)> {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -123,10 +123,10 @@ async fn serve(
     events: Events,
     start: Instant,
     (entrance, listener): (Entrance, Option<UnixListener>),
+    (writer, store): (Writer, store::Handle),
     mut signals: Signals,
 ) -> Result<()> {
     let activity = Activity::new();
-    let (writer, store) = Writer::new(Arc::clone(&folder), events.clone());
     let service = LogAgent::new(store.clone(), Arc::clone(&activity));
     let mut server = Server::new(service, events.clone());
     let activated = matches!(entrance, Entrance::Passed);
@@ -137,7 +137,7 @@ async fn serve(
             ending::fails_to_start(&folder, &events, start, error)
         })?;
     let doorway = Doorway::new(Arc::clone(&folder), entrance, server);
-    let asleep = config.standby && !store::open::has_data(folder.path());
+    let asleep = config.standby && !store::has_data(folder.path());
     let mut writing = tokio::spawn(writer.run(asleep));
 
     let session = Session::new(&folder, SystemTime::now());

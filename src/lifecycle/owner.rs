@@ -14,7 +14,7 @@ use rustix::process::{getegid, geteuid, getgid, getgroups};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::ingest::{agent_folder, socket};
-use crate::{folder, session};
+use crate::{folder, session, store};
 
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -106,11 +106,7 @@ fn is_agents(name: &CStr) -> bool {
         socket::HIDDEN_NAME,
     ];
     name.to_str().is_ok_and(|name| {
-        names.contains(&name)
-            || session::is_session(name)
-            // The store, and what stands beside it for a while or for the operator.
-            || name == "lmdb"
-            || name.starts_with("lmdb.")
+        names.contains(&name) || session::is_session(name) || name == store::FOLDER
     })
 }
 

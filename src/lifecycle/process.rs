@@ -129,6 +129,7 @@ pub fn give_back() {
         let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
     }
     give_back_heap();
+    give_back_stack();
 }
 
 /// Gives back what calls that have returned have left on the stack: the start goes

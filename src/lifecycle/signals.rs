@@ -60,7 +60,8 @@ fn handle() -> io::Result<Signals> {
         flag::register_usize(signal.as_raw(), Arc::clone(&last), index)?;
         pipe::register(signal.as_raw(), tell.try_clone()?)?;
     }
-    unblock();
+    // Also where the parent left them blocked (execve(2)).
+    mask(libc::SIG_UNBLOCK);
     // Handled, it does not end the process: a write beyond RLIMIT_FSIZE then fails
     // with EFBIG, like one on a full disk.
     let ignored = Arc::new(AtomicBool::new(false));
@@ -79,8 +80,12 @@ fn is_ignored(signal: Signal) -> bool {
     }
 }
 
-/// A thread that blocks signals leaves them blocked for what it starts (execve(2)).
-fn unblock() {
+/// Has the signals wait until [`Signals::new`].
+pub(super) fn block() {
+    mask(libc::SIG_BLOCK);
+}
+
+fn mask(how: libc::c_int) {
     // SAFETY: sigemptyset(3) makes the set that was zeroed before, and the others
     // read it; this thread is the only one.
     unsafe {
@@ -89,6 +94,6 @@ fn unblock() {
         for (signal, _) in NAMES {
             libc::sigaddset(&raw mut set, signal.as_raw());
         }
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
     }
 }

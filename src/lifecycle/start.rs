@@ -28,8 +28,6 @@ enum Answering {
 /// has been told to stop, answers for a moment yet: it is asked twice. The socket's
 /// name is made to lead to one of another PID namespace (spec 5.6).
 ///
-/// Needs a runtime's context.
-///
 /// # Errors
 /// [`Error::CannotCreate`] when the folder stays locked and nobody answers.
 pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {

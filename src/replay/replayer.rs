@@ -10,8 +10,8 @@ use crate::events::Events;
 use crate::limits::LOCATION_KEPT;
 use crate::log::FailureLog;
 use crate::replay::body::body;
+use crate::replay::delivered::DeliveryTracker;
 use crate::replay::dice::random;
-use crate::replay::done::Done;
 use crate::replay::http::{Answer, Client, Delivery, Failure, Probe, Timeouts};
 use crate::replay::pace::Pace;
 use crate::replay::patience::Outcome;
@@ -40,7 +40,7 @@ pub struct Replayer {
     api_key: String,
     /// Of the URLs, which no log may show.
     credentials: Vec<String>,
-    done: Done,
+    tracker: DeliveryTracker,
     pace: Pace,
     delivered: u64,
     set_aside: u64,
@@ -68,7 +68,7 @@ impl Replayer {
         Replayer {
             credentials: route.credentials(),
             client: Client::new(route, Timeouts::default()),
-            done: Done::new(store.clone(), session.success_log()),
+            tracker: DeliveryTracker::new(store.clone(), session.success_log()),
             store,
             events,
             failure_log: session.failure_log(),
@@ -102,7 +102,7 @@ impl Replayer {
 
     /// Deletes what is done with.
     pub async fn flush(&mut self) {
-        self.done.flush().await;
+        self.tracker.flush().await;
     }
 
     /// Sends records until there are none or the server is gone.
@@ -113,12 +113,12 @@ impl Replayer {
         loop {
             let batch = self.store.read().await?;
             if batch.is_empty() {
-                self.done.flush().await;
+                self.tracker.flush().await;
                 return Ok(Pause::Drained);
             }
             for record in batch {
                 if !self.settle(&record).await {
-                    self.done.flush().await;
+                    self.tracker.flush().await;
                     return Ok(Pause::Unreachable);
                 }
             }
@@ -130,7 +130,7 @@ impl Replayer {
     async fn settle(&mut self, record: &Record) -> bool {
         loop {
             if let Some(at) = self.pace.not_before() {
-                self.done.meanwhile(pin!(sleep_until(at.into()))).await;
+                self.tracker.meanwhile(pin!(sleep_until(at.into()))).await;
             }
             match self.try_once(record).await {
                 Step::Next => return true,
@@ -161,7 +161,7 @@ impl Replayer {
         };
         let answer = {
             let post = pin!(self.client.post(delivery));
-            self.done.meanwhile(post).await
+            self.tracker.meanwhile(post).await
         };
         match answer {
             Ok(answer) => self.heed(record, &answer, &api_key).await,
@@ -210,7 +210,7 @@ impl Replayer {
     }
 
     async fn finish(&mut self, record: &Record, delivered: bool) -> Step {
-        self.done.mark(record.key, delivered).await;
+        self.tracker.add(record.key, delivered).await;
         Step::Next
     }
 

@@ -15,30 +15,27 @@ pub(super) enum Failure {
     /// EIO: the disk failed, or LMDB calls a short write so (mdb_page_flush in
     /// its mdb.c), which is how a disk fills up.
     InputOutput(io::Error),
-    /// To be told to those who wait.
+    /// To be told to the clients that wait.
     Error(Error),
 }
 
 impl From<heed::Error> for Failure {
     fn from(error: heed::Error) -> Self {
-        match error {
-            heed::Error::Mdb(MdbError::MapFull) => Failure::MapFull,
-            heed::Error::Io(error) if space::is_full(&error) => {
-                Failure::Error(Error::Full(format!("disk full: {error}")))
+        Failure::Error(match error {
+            heed::Error::Mdb(MdbError::MapFull) => return Failure::MapFull,
+            heed::Error::Io(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+                return Failure::InputOutput(error);
             }
-            // The last key is the largest there is: once the store is drained, a new
-            // one begins with the time again.
-            heed::Error::Mdb(MdbError::KeyExist) => {
-                Failure::Error(Error::Full("store full: no key is left".into()))
+            heed::Error::Io(error) if space::is_full(&error) => {
+                Error::Full(format!("disk full: {error}"))
             }
             heed::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-                Failure::Error(Error::Full(format!("store full: {error}")))
+                Error::Full(format!("store full: {error}"))
             }
-            heed::Error::Io(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
-                Failure::InputOutput(error)
-            }
-            other => Failure::Error(Error::DiskFailed(format!("store: {other}"))),
-        }
+            heed::Error::Io(error) => Error::DiskFailed(format!("store: {error}")),
+            // What LMDB finds wrong in its file, a key that exists already among it.
+            other => Error::Damaged(other.to_string()),
+        })
     }
 }
 

@@ -1,19 +1,71 @@
-//! The records on disk (spec 4). One task, the [`Writer`], owns the store;
-//! everyone else holds a [`Handle`] to it.
+//! The records on disk (spec 4). One task, the [`Writer`], owns the store; the rest of the
+//! agent holds a [`Handle`] to it.
+//!
+//! # On disk
+//!
+//! The folder `lmdb/`, 0700, in the base folder:
+//!
+//! | name | what |
+//! |---|---|
+//! | `data.mdb` | LMDB's file. It carries a write lock (fcntl, of its open file) while an agent has it open |
+//! | `delivered` | the store's id, a key, and the CRC-32 of both: every record up to that key is delivered or set aside. Not flushed |
+//! | `trusted` | LMDB may be given `data.mdb` as it is: this boot's id while an agent lives, `clean` after a clean end, each with the file's device and inode, `clean` with its length and time too |
+//! | `verified` | a child could read `data.mdb` before LMDB was given it. Where that is so and `trusted` is gone, LMDB died of it |
+//! | `data.mdb.salvage-<time>` | a damaged store's file whose records are carried over |
+//! | `data.mdb.damaged-<time>` | the same once that is done, for the operator |
+//!
+//! The databases in `data.mdb`:
+//!
+//! | name | key | value |
+//! |---|---|---|
+//! | `records` | u64, big-endian: max(last key + 1, unix nanoseconds) | a `StoredRecord` of `proto/record.proto`; its last field is the CRC-32 of the key and all before it |
+//! | `arrivals` | the same | the same: what came while a damaged store's records were carried over |
+//! | `meta` | `format` | u32, little-endian: [`STORE_FORMAT`](crate::limits::STORE_FORMAT) |
+//! | | `store_id` | 16 random bytes, of which and of the key each Idempotency-Key is made |
+//!
+//! # What holds at every moment
+//!
+//! - A record that was acknowledged is in `records` or `arrivals` of a transaction that was
+//!   flushed, or in a `salvage-` file beside it, or its key is no larger than `delivered`
+//!   says, or it was deleted in a flushed transaction after it was delivered.
+//! - Keys rise in the order of arrival. Those in `arrivals` come after those in `records`,
+//!   whatever their numbers: at the end of the scan they are appended there, under larger
+//!   keys where need be.
+//! - Records are deleted from the first on, and none before it was delivered or set aside.
+//! - `trusted` is there only while `data.mdb` is as LMDB has left it: it is removed before
+//!   LMDB writes, and made after the first commit or when a child has just read the file.
+//!   A crash removes it (`crash.rs`), and so does a flush that failed. Another boot's, or
+//!   another file's, says nothing.
+//! - LMDB is given no file of an earlier agent's that is neither trusted nor verified.
+//! - Of a damaged store nothing is read by LMDB. While it is scanned nothing is replayed
+//!   and nothing deleted, so that a kill repeats the scan and skips nothing; a part of its
+//!   file is given back only when what it held is committed elsewhere. The fresh store has
+//!   its id, so that `delivered` and the Idempotency-Keys stay true.
+//!
+//! # A store's life
+//!
+//! [`open::examine`] looks at `trusted` and forks the child (`verify.rs`) before there is a
+//! runtime; `open.rs` waits for it, and renames a damaged file. [`lmdb`] is the store
+//! itself, [`writer`] commits, `carry.rs` brings over what `salvage.rs` finds, and an empty
+//! store is removed when the agent leaves.
 
-pub mod check;
-mod env;
+mod carry;
+mod crash;
+mod delivered;
 mod failure;
-mod group;
-mod growth;
+mod files;
 pub mod lmdb;
-mod mark;
+mod messages;
 pub mod open;
 mod opened;
 mod pages;
+mod preallocator;
 pub mod record;
 mod remove;
+mod salvage;
 pub mod space;
+mod trust;
+mod verify;
 pub mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +76,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use crate::error::{Error, Result};
 use crate::limits::WRITER_QUEUE;
 use crate::proto::store::StoredRecord;
-
+pub use files::{FOLDER, has_data};
+use messages::{Command, Insert};
 pub use writer::Writer;
 
 /// A record on its way back out.
@@ -68,52 +121,25 @@ pub enum Close {
     Sleep,
 }
 
-/// The writer's mail.
-enum Command {
-    Insert {
-        record: StoredRecord,
-        /// The record's share of the memory budget, also when its client has
-        /// gone away meanwhile.
-        reserved: OwnedSemaphorePermit,
-        reply: oneshot::Sender<Result<()>>,
-    },
-    /// Reads what is not marked as done with.
-    Read {
-        reply: oneshot::Sender<Vec<Record>>,
-    },
-    /// Keeps for a successor what was marked as delivered.
-    Note {
-        reply: oneshot::Sender<()>,
-    },
-    /// Commits what was marked as delivered.
-    Flush {
-        reply: oneshot::Sender<()>,
-    },
-    Details {
-        reply: oneshot::Sender<Details>,
-    },
-    Close {
-        how: Close,
-        reply: oneshot::Sender<bool>,
-    },
-}
-
 /// What was delivered or set aside, in order, and is not deleted yet.
 #[derive(Debug, Clone, Copy, Default)]
-struct Marks {
+struct Delivered {
+    /// The last one's key.
     through: u64,
     count: u64,
 }
 
 /// What the handles and the writer share.
 struct Shared {
-    marks: Mutex<Marks>,
+    delivered: Mutex<Delivered>,
     status: watch::Sender<Status>,
 }
 
 impl Shared {
-    fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn delivered(&self) -> std::sync::MutexGuard<'_, Delivered> {
+        self.delivered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,7 +154,7 @@ impl Handle {
     fn new() -> (Handle, mpsc::Receiver<Command>) {
         let (commands, mail) = mpsc::channel(WRITER_QUEUE);
         let shared = Arc::new(Shared {
-            marks: Mutex::default(),
+            delivered: Mutex::default(),
             status: watch::Sender::new(Status::default()),
         });
         (Handle { commands, shared }, mail)
@@ -150,16 +176,18 @@ impl Handle {
     /// [`Error::Full`], [`Error::DiskFailed`], [`Error::Closed`]; the record is
     /// not stored then.
     pub async fn insert(&self, record: StoredRecord, reserved: OwnedSemaphorePermit) -> Result<()> {
-        self.ask(|reply| Command::Insert {
-            record,
-            reserved,
-            reply,
+        self.ask(|reply| {
+            Command::Insert(Insert {
+                record,
+                _reserved: reserved,
+                reply,
+            })
         })
         .await?
     }
 
-    /// Reads the records that are not done with, oldest first: a batch, empty only
-    /// when there are none.
+    /// Reads the records that are neither delivered nor set aside, oldest first: a batch,
+    /// empty only when there are none. Waits for a damaged store that is scanned.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -167,34 +195,34 @@ impl Handle {
         self.ask(|reply| Command::Read { reply }).await
     }
 
-    /// Notes that every record up to `key` is done with, this being the next in
-    /// order. [`Handle::note`] keeps that for a successor, and the record is
-    /// deleted with the next commit, [`Handle::flush`] at the latest.
-    pub fn mark_done(&self, key: u64) {
-        let mut marks = self.shared.marks();
-        marks.through = key;
-        marks.count += 1;
+    /// Takes every record up to `key` for delivered or set aside, this being the next in
+    /// order. [`Handle::save_delivered`] keeps that for a successor, and the record is
+    /// deleted with the next commit, [`Handle::delete_delivered`] at the latest.
+    pub fn set_delivered(&self, key: u64) {
+        let mut delivered = self.shared.delivered();
+        delivered.through = key;
+        delivered.count += 1;
         self.shared
             .status
             .send_modify(|status| status.count = status.count.saturating_sub(1));
     }
 
-    /// Makes sure that a successor of this process knows what is marked, without
+    /// Makes sure that a successor of this process knows what was delivered, without
     /// a flush.
     ///
     /// # Errors
     /// [`Error::Closed`].
-    pub async fn note(&self) -> Result<()> {
-        self.ask(|reply| Command::Note { reply }).await
+    pub async fn save_delivered(&self) -> Result<()> {
+        self.ask(|reply| Command::SaveDelivered { reply }).await
     }
 
-    /// Deletes what is marked. Where the disk is too full even for that, the
-    /// marks stay and the next commit tries again.
+    /// Deletes what was delivered. Where the disk is too full even for that, the next
+    /// commit tries again.
     ///
     /// # Errors
     /// [`Error::Closed`].
-    pub async fn flush(&self) -> Result<()> {
-        self.ask(|reply| Command::Flush { reply }).await
+    pub async fn delete_delivered(&self) -> Result<()> {
+        self.ask(|reply| Command::DeleteDelivered { reply }).await
     }
 
     /// Sizes and ages, for the operator.

@@ -1,259 +1,278 @@
-//! Opening the store (spec 4): checked first where that is called for, and
-//! replaced by what can still be read where it is damaged.
+//! Opening the store (spec 4): as it is where it is trusted, after a child has read it
+//! where it is not, and beside a fresh one where it is damaged.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::folder::{name_with_time, sync_folder};
-use crate::limits::{CHECK_CLEAN_MAX, CHECK_PAGES_PER_TURN, GROUP_BYTES_MAX, GROUP_RECORDS_MAX};
-use crate::store::check::{Check, Salvage, Step, Verdict};
-use crate::store::env;
-use crate::store::lmdb::{DATA_FILE, Lmdb, StoreId};
-use crate::store::mark::options;
-use crate::store::record::{self, StoreName};
-use crate::store::space::{self, Space};
+use crate::limits::{LOCK_POLL, LOCK_WAIT};
+use crate::store::files::{self, DAMAGED_PREFIX, DATA_FILE, FOLDER, SALVAGE_PREFIX};
+use crate::store::lmdb::{Lmdb, locked_elsewhere};
+use crate::store::record::StoreId;
+use crate::store::salvage::{self, Scan};
+use crate::store::trust::{self, Trust};
+use crate::store::verify::{CheckResult, Verification};
+use crate::store::{crash, delivered};
 
-/// The store's folder in the base folder.
-const STORE_NAME: &str = "lmdb";
-/// Where a damaged store's records are carried to, until it takes its place.
-const NEW_NAME: &str = "lmdb.new";
-/// A damaged store, with the time it was set aside.
-const DAMAGED_PREFIX: &str = "lmdb.damaged-";
-/// A file in the store's folder that tells a clean end. It holds the length that
-/// the data file had then, in decimal.
-pub(super) const CLEAN_MARKER: &str = "clean";
-
-/// True where an earlier agent may have left records.
-#[must_use]
-pub fn has_data(base: &Path) -> bool {
-    let data = base.join(STORE_NAME).join(DATA_FILE);
-    base.join(NEW_NAME).exists() || fs::metadata(data).is_ok_and(|file| file.len() > 0)
+/// What is known of the store that is opened next.
+#[derive(Default)]
+pub struct Candidate {
+    data: Option<File>,
+    /// A child that reads it, and when the file was written last before that.
+    verification: Option<(Verification, SystemTime)>,
+    state: State,
+    /// A damaged store beside which a fresh one is opened.
+    damage: Option<Damage>,
+    /// That one's id, and up to which key its records are delivered, where this process
+    /// has had it open.
+    pub(super) before: Option<(StoreId, u64)>,
 }
 
-/// Opens the store of the base folder. Lets others run while it reads.
+#[derive(Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Unjudged,
+    /// It is opened as it is, this or the next time it is tried.
+    Trusted,
+    /// The same, because a child could read it.
+    Verified,
+}
+
+impl Candidate {
+    /// Of a store whose file was renamed, so that a fresh one is opened next.
+    pub(super) fn after(damage: Damage, before: Option<(StoreId, u64)>) -> Candidate {
+        Candidate {
+            damage: Some(damage),
+            before,
+            ..Candidate::default()
+        }
+    }
+}
+
+/// A store that has become damaged: its file is a salvage from now on.
+#[derive(Debug)]
+pub(super) struct Damage {
+    pub(super) reason: String,
+    /// Records that it had, where that is known.
+    pub(super) expected: Option<u64>,
+}
+
+impl Damage {
+    pub(super) fn new(reason: impl Into<String>, expected: Option<u64>) -> Damage {
+        let reason = reason.into();
+        Damage { reason, expected }
+    }
+}
+
+/// Looks at the store that an earlier agent may have left, and has a child read it where
+/// it is not trusted: before there is a runtime, and before LMDB is given it. The process
+/// must have no other thread yet.
+///
+/// Not inlined: its frame would be a part of the caller's, which stays.
+#[must_use]
+#[inline(never)]
+pub fn examine(base: &Path) -> Candidate {
+    let folder = base.join(FOLDER);
+    let mut candidate = Candidate::default();
+    if files::check_own(&folder).is_ok()
+        && let Ok(data) = files::open_data(&folder)
+        && let Ok(found) = data.metadata()
+    {
+        // Taken for the time being: an agent that is ending may have it yet.
+        files::try_lock(&data);
+        if found.len() > 0
+            && trust_in(&folder, &data) == Trust::Unknown
+            && let Ok(written) = found.modified()
+        {
+            let verification = Verification::begin(&folder, found.len());
+            candidate.verification = verification.ok().map(|child| (child, written));
+        }
+        candidate.data = Some(data);
+    }
+    candidate
+}
+
+/// A trusted file that is shorter than its meta page says is verified all the same: LMDB
+/// does not write a page that one transaction both took and freed.
+fn trust_in(folder: &Path, data: &File) -> Trust {
+    let Ok(found) = data.metadata() else {
+        return Trust::Unknown;
+    };
+    match trust::judge(folder, &found) {
+        Trust::Trusted if salvage::end_of(data).is_none_or(|end| end > found.len()) => {
+            Trust::Unknown
+        }
+        trust => trust,
+    }
+}
+
+/// Opens the store of the base folder, and tells what was found damaged. A store that is
+/// not trusted and that no child has read is taken for damaged.
 ///
 /// # Errors
 /// [`Error::CannotCreate`], [`Error::Full`] or [`Error::DiskFailed`].
-pub async fn open(base: &Path, events: &Events) -> Result<(Lmdb, StoreId)> {
-    let folder = base.join(STORE_NAME);
-    env::check_own(&folder)?;
-    env::check_own(&base.join(NEW_NAME))?;
-    finish_carrying(base).map_err(|error| failed(base, &error))?;
-    let clean = take_marker(&folder);
-    let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
-    if !clean {
-        flush(&folder)?;
-    }
-    let limit = if clean {
-        CHECK_CLEAN_MAX
-    } else {
-        Duration::MAX
+pub(super) async fn open(
+    base: &Path,
+    candidate: &mut Candidate,
+    events: &Events,
+) -> Result<(Lmdb, Option<Damage>)> {
+    let folder = base.join(FOLDER);
+    files::check_own(&folder)?;
+    let mut data = lock(&folder, candidate.data.take()).await?;
+    let found = fs::symlink_metadata(folder.join(DATA_FILE)).ok();
+    let length = found.as_ref().map_or(0, |found| found.len());
+    let mut damage = match (&data, &found) {
+        (None, Some(_)) => Some(Damage::new("it is no file", None)),
+        (Some(data), _) if length > 0 => judge(&folder, data, candidate).await?,
+        _ => None,
     };
-    if let Verdict::Damaged(reason) = check(&folder, limit).await? {
-        replace(base, &reason, events).await?;
+    if candidate.state != State::Verified {
+        // A clean end is withdrawn for good before anything is written: the folder is
+        // flushed while the store is opened.
+        trust::revoke(&folder);
     }
-    match Lmdb::open(&folder) {
-        Err(error @ Error::CannotCreate(_)) if clean => {
-            // The marker promised too much.
-            let Verdict::Damaged(reason) = check(&folder, Duration::MAX).await? else {
-                return Err(error);
+    crash::withdraw_trust_of(&folder);
+    loop {
+        if let Some(damage) = damage.take() {
+            data = None;
+            set_aside(&folder, &damage, events)?;
+            *candidate = Candidate::after(damage, candidate.before);
+        }
+        let id = match candidate.before {
+            Some((id, _)) => Some(id),
+            None => kept_id(&folder),
+        };
+        match Lmdb::open(&folder, data.take(), id) {
+            Err(Error::Damaged(reason)) if length > 0 && candidate.damage.is_none() => {
+                damage = Some(Damage::new(reason, None));
+            }
+            Err(full @ Error::Full(_)) => {
+                if length == 0 || candidate.damage.is_some() {
+                    // What found no room to begin with is no damaged store.
+                    let _ = fs::remove_file(folder.join(DATA_FILE));
+                    let _ = fs::remove_dir(&folder);
+                }
+                return Err(full);
+            }
+            opened => return Ok((opened?, candidate.damage.take())),
+        }
+    }
+}
+
+/// The data file, locked; `None` where there is none, or what is no file.
+async fn lock(folder: &Path, data: Option<File>) -> Result<Option<File>> {
+    let data = match data.map_or_else(|| files::open_data(folder), Ok) {
+        Ok(data) => data,
+        Err(error) => {
+            let found = fs::symlink_metadata(folder.join(DATA_FILE));
+            return match found.is_ok_and(|found| found.is_file()) {
+                true => Err(files::failed(folder, &error)),
+                false => Ok(None),
             };
-            replace(base, &reason, events).await?;
-            Lmdb::open(&folder)
         }
-        Err(error) if length == 0 => {
-            // A store that found no room to begin with is no damaged store.
-            let _ = fs::remove_file(folder.join(DATA_FILE));
-            let _ = fs::remove_dir(&folder);
-            Err(error)
+    };
+    let start = Instant::now();
+    // An agent whose disk has blocked may be ending yet.
+    while !files::try_lock(&data) {
+        if start.elapsed() >= LOCK_WAIT {
+            return Err(locked_elsewhere(folder));
         }
-        opened => opened,
+        sleep(LOCK_POLL).await;
     }
+    Ok(Some(data))
 }
 
-/// Marks the closed store in `folder` as whole.
-///
-/// # Errors
-/// Those of the file system; without the marker the next start checks the store.
-pub fn mark_clean(folder: &Path) -> io::Result<()> {
-    let length = fs::metadata(folder.join(DATA_FILE))?.len();
-    let mut marker = fs::File::create(folder.join(CLEAN_MARKER))?;
-    marker.write_all(length.to_string().as_bytes())?;
-    marker.sync_all()?;
-    sync_folder(folder)
-}
-
-/// True for a store that was closed in order and whose data file still has its
-/// length: LMDB dies of a page beyond the end. The marker is gone before the
-/// store is used again.
-fn take_marker(folder: &Path) -> bool {
-    let marker = folder.join(CLEAN_MARKER);
-    let marked = options().read(true).open(&marker).ok();
-    let marked = marked.and_then(|file| io::read_to_string(file).ok());
-    let marked: Option<u64> = marked.and_then(|text| text.parse().ok());
-    let length = fs::metadata(folder.join(DATA_FILE)).map(|file| file.len());
-    fs::remove_file(marker).is_ok() && sync_folder(folder).is_ok() && marked == length.ok()
+/// What is damaged in a store that may not be opened.
+async fn judge(folder: &Path, data: &File, candidate: &mut Candidate) -> Result<Option<Damage>> {
+    if candidate.state != State::Unjudged {
+        return Ok(None);
+    }
+    let unsound = |reason: &str| Ok(Some(Damage::new(reason, None)));
+    match trust_in(folder, data) {
+        Trust::Trusted => {
+            trust::forget_verified(folder);
+            candidate.state = State::Trusted;
+            return Ok(None);
+        }
+        Trust::Deadly => return unsound("LMDB died of it"),
+        Trust::Unknown => {}
+    }
+    check_flushed(folder, data)?;
+    let Some(end) = salvage::end_of(data) else {
+        return unsound("its first pages are not what they were");
+    };
+    let found = data
+        .metadata()
+        .map_err(|error| files::failed(folder, &error))?;
+    let child = candidate.verification.take();
+    let Some((verification, _)) = child.filter(|(_, at)| found.modified().ok() == Some(*at)) else {
+        return unsound("no child could read it");
+    };
+    match verification.result().await {
+        Ok(CheckResult::Sound) => {
+            if found.len() < end {
+                // LMDB does not use what it did not write, but it maps it.
+                data.set_len(end)
+                    .map_err(|error| files::failed(folder, &error))?;
+            }
+            // In this order: without the first, the second says that LMDB died of it.
+            trust::trust_while_alive(folder);
+            trust::set_verified(folder);
+            candidate.state = State::Verified;
+            Ok(None)
+        }
+        Ok(CheckResult::Unsound { reason, expected }) => Ok(Some(Damage::new(reason, expected))),
+        Err(error) => unsound(&error.to_string()),
+    }
 }
 
 /// After a flush that failed, what a read shows is the page cache, not the disk
-/// (spec 4). Whoever was killed then left it to the next agent to find out.
-fn flush(folder: &Path) -> Result<()> {
-    let data = options().read(true).open(folder.join(DATA_FILE));
-    match data.and_then(|data| data.sync_data()) {
+/// (spec 4). An agent that was killed then left it to the next one to find out.
+fn check_flushed(folder: &Path, data: &File) -> Result<()> {
+    match data.sync_data() {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Err(Error::DiskFailed(
             format!("store {}: {error}", folder.display()),
         )),
-        // What else it is, the check tells.
+        // What else it is, the child tells.
         _ => Ok(()),
     }
 }
 
-/// Checks the store for so long; what has not been read by then counts as sound.
-async fn check(folder: &Path, limit: Duration) -> Result<Verdict> {
-    let Some(mut check) = Check::open(folder)? else {
-        return Ok(Verdict::Sound);
+/// Renames a damaged store's file in its folder, which may be a mount point. What is no
+/// file holds nothing to carry over.
+pub(super) fn set_aside(folder: &Path, damage: &Damage, events: &Events) -> Result<()> {
+    trust::revoke(folder);
+    trust::forget_verified(folder);
+    let data = folder.join(DATA_FILE);
+    let is_file = fs::symlink_metadata(&data).is_ok_and(|found| found.is_file());
+    let prefix = if is_file {
+        SALVAGE_PREFIX
+    } else {
+        DAMAGED_PREFIX
     };
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        if let Some(verdict) = check.step(CHECK_PAGES_PER_TURN) {
-            return Ok(verdict);
-        }
-        yield_now().await;
-    }
-    Ok(Verdict::Sound)
-}
-
-/// Completes or undoes what a crash interrupted: the new store is complete as
-/// soon as the damaged one has left its place.
-fn finish_carrying(base: &Path) -> io::Result<()> {
-    let (folder, new) = (base.join(STORE_NAME), base.join(NEW_NAME));
-    if !new.exists() {
-        return Ok(());
-    }
-    if !folder.exists() && new.join(CLEAN_MARKER).exists() {
-        fs::rename(new, folder)?;
-        return sync_folder(base);
-    }
-    fs::remove_dir_all(&new).or_else(|_| fs::remove_file(&new))
-}
-
-/// Sets the damaged store aside whole and puts one in its place that holds what
-/// can still be read.
-async fn replace(base: &Path, reason: &str, events: &Events) -> Result<()> {
-    let (folder, new) = (base.join(STORE_NAME), base.join(NEW_NAME));
-    let length = fs::metadata(folder.join(DATA_FILE)).map_or(0, |file| file.len());
-    if let Ok(file) = fs::File::open(base)
-        && let Some(space) = Space::of(&file)
-    {
-        // The new store is no larger than the old one.
-        space.admit(length / 2, 0).map_err(|error| {
-            Error::Full(format!(
-                "the store is damaged ({reason}), and there is no room for a copy of its \
-                 {length} bytes: {error}"
-            ))
-        })?;
-    }
-    let carried = match carry(&folder, &new).await {
-        Ok(carried) => carried,
-        Err(error) => {
-            // It would only hold on to space.
-            let _ = fs::remove_dir_all(&new);
-            return Err(error);
-        }
-    };
-    let aside = name_with_time(base, DAMAGED_PREFIX, SystemTime::now());
-    let moved = mark_clean(&new)
-        .and_then(|()| fs::rename(&folder, &aside))
-        .and_then(|()| fs::rename(&new, &folder))
-        .and_then(|()| sync_folder(base));
-    moved.map_err(|error| failed(base, &error))?;
-    take_marker(&folder);
-    let aside = aside.to_string_lossy();
-    let expected = carried.salvage.expected_records();
-    events.emit(
-        "store_corrupt",
-        &[
-            ("reason", reason.into()),
-            ("saved", carried.records.into()),
-            // Where the count cannot be read either, nobody knows.
-            ("expected_known", expected.is_some().into()),
-            ("expected", expected.unwrap_or(0).into()),
-            (
-                "unreadable_pages",
-                carried.salvage.unreadable_pages().into(),
-            ),
-            (
-                "unreadable_records",
-                carried.salvage.unreadable_records().into(),
-            ),
-            ("may_repeat", (!carried.salvage.is_exact()).into()),
-            ("set_aside", (&*aside).into()),
-        ],
-    );
+    let aside = name_with_time(folder, prefix, SystemTime::now());
+    fs::rename(&data, &aside)
+        .and_then(|()| sync_folder(folder))
+        .map_err(|error| files::failed(folder, &error))?;
+    let name = aside.to_string_lossy();
+    let fields = [
+        ("reason", (&damage.reason).into()),
+        ("set_aside", (&*name).into()),
+    ];
+    events.emit("store_damaged", &fields);
     Ok(())
 }
 
-/// What was carried over.
-struct Carried {
-    salvage: Salvage,
-    records: u64,
-}
-
-/// Copies what can be read of the store in `from` to a new one in `to`. Each
-/// record keeps its place and the key the main server knows it by.
-async fn carry(from: &Path, to: &Path) -> Result<Carried> {
-    let mut salvage = Salvage::open(from)?;
-    let (mut lmdb, _) = Lmdb::open(to)?;
-    let mut records = 0;
-    let mut done = false;
-    while !done {
-        let mut group = Vec::new();
-        let mut bytes = 0;
-        while group.len() < GROUP_RECORDS_MAX && bytes < GROUP_BYTES_MAX {
-            match salvage.step() {
-                Step::Record { key, value } => {
-                    bytes += value.len();
-                    group.push((key, Bytes::from(value)));
-                }
-                Step::Working => yield_now().await,
-                Step::Done => {
-                    done = true;
-                    break;
-                }
-            }
-        }
-        let old_name = salvage.store_id().map(|id| StoreName::new(&id));
-        lmdb.write(bytes as u64, |lmdb, txn| {
-            group.iter().try_for_each(|(key, value)| {
-                match (record::decode(*key, value.clone()), &old_name) {
-                    (Some(mut record), Some(name)) => {
-                        record.idempotency_key = name.idempotency_key(*key, Some(&record));
-                        lmdb.append(txn, *key, &record)
-                    }
-                    // Replay sets aside what does not fit its checksum.
-                    _ => lmdb.append_raw(txn, *key, value),
-                }
-            })
-        })?;
-        records += group.len() as u64;
-        lmdb.return_pages();
-        yield_now().await;
-    }
-    Ok(Carried { salvage, records })
-}
-
-fn failed(base: &Path, error: &io::Error) -> Error {
-    let why = format!("store in {}: {error}", base.display());
-    match space::is_full(error) {
-        true => Error::Full(why),
-        false => Error::CannotCreate(why),
-    }
+/// The id of the damaged store beside which a fresh one is opened: the records keep their
+/// Idempotency-Keys, and what was delivered of it stays known.
+fn kept_id(folder: &Path) -> Option<StoreId> {
+    let salvage = files::salvage_files(folder).into_iter().next()?;
+    let of_delivered = delivered::read(folder).map(|(id, _)| id);
+    of_delivered.or_else(|| Scan::open(&salvage).ok()?.find_id())
 }

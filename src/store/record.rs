@@ -1,10 +1,25 @@
-//! What a stored value looks like: a `StoredRecord` message whose last field is
-//! the CRC-32 of its key and of everything before it (spec 4).
+//! What the store holds (spec 4): the names of its databases, and a record's key and
+//! value. The value is a `StoredRecord` message whose last field is the CRC-32 of its key
+//! and of everything before it.
 
 use bytes::{BufMut, Bytes};
 use prost::Message;
 
 use crate::proto::store::StoredRecord;
+
+/// The database of the records, by key.
+pub const RECORDS: &str = "records";
+/// The database of records that came while those of a damaged store were carried over.
+pub const ARRIVALS: &str = "arrivals";
+/// The database of the format and the store's id.
+pub const META: &str = "meta";
+/// Key in [`META`] of [`STORE_FORMAT`](crate::limits::STORE_FORMAT), a little-endian u32.
+pub const FORMAT_KEY: &str = "format";
+/// Key in [`META`] of the [`StoreId`].
+pub const STORE_ID_KEY: &str = "store_id";
+
+/// A random name for one store's life: the first half of an Idempotency-Key.
+pub type StoreId = [u8; 16];
 
 /// Tag of the field `crc32`, number 15, wire type I32 (protobuf encoding).
 const CRC_TAG: u8 = (15 << 3) | 5;
@@ -19,34 +34,52 @@ pub fn next_key(last: u64, now_unix_nanos: u64) -> Option<u64> {
     Some(last.checked_add(1)?.max(now_unix_nanos))
 }
 
-/// Bytes that [`encode`] will write.
+/// Bytes that [`encoded`] makes.
 #[must_use]
 pub fn encoded_len(record: &StoredRecord) -> usize {
     record.encoded_len() + CRC_FIELD_LEN
 }
 
-/// Writes the stored form of `record` under `key` to `space`, which has
-/// [`encoded_len`] bytes.
-pub fn encode(key: u64, record: &StoredRecord, space: &mut [u8]) {
-    debug_assert!(space.len() == encoded_len(record) && record.crc32 == 0);
-    let (body, mut field) = space.split_at_mut(space.len() - CRC_FIELD_LEN);
-    record.encode_raw(&mut &mut *body);
-    field.put_u8(CRC_TAG);
-    field.put_u32_le(checksum(key, body));
+/// True for a stored value that is what was written under `key`.
+#[must_use]
+pub fn is_intact(key: u64, value: &[u8]) -> bool {
+    let Some(body_len) = value.len().checked_sub(CRC_FIELD_LEN) else {
+        return false;
+    };
+    let (body, field) = value.split_at(body_len);
+    field
+        .split_first()
+        .is_some_and(|(tag, crc)| *tag == CRC_TAG && crc == checksum(key, body).to_le_bytes())
 }
 
 /// Reads a stored value back; `None` where it is not what was written.
 #[must_use]
 pub fn decode(key: u64, value: Bytes) -> Option<StoredRecord> {
-    let body_len = value.len().checked_sub(CRC_FIELD_LEN)?;
-    let (body, field) = value.split_at(body_len);
-    let (tag, crc) = field.split_first()?;
-    if *tag != CRC_TAG || crc != checksum(key, body).to_le_bytes() {
+    if !is_intact(key, &value) {
         return None;
     }
     let mut record = StoredRecord::decode(value).ok()?;
     record.crc32 = 0;
     Some(record)
+}
+
+/// The same value for another `key`, with the Idempotency-Key that it had under its own.
+#[must_use]
+pub fn rekeyed(key: u64, own: u64, value: &[u8], name: &StoreName) -> Option<Vec<u8>> {
+    let mut record = decode(own, Bytes::copy_from_slice(value))?;
+    record.idempotency_key = name.idempotency_key(own, Some(&record));
+    Some(encoded(key, &record))
+}
+
+/// The stored form of `record` under `key`.
+#[must_use]
+pub fn encoded(key: u64, record: &StoredRecord) -> Vec<u8> {
+    let mut value = Vec::with_capacity(encoded_len(record));
+    record.encode_raw(&mut value);
+    let crc = checksum(key, &value);
+    value.put_u8(CRC_TAG);
+    value.put_u32_le(crc);
+    value
 }
 
 /// What the main server knows a store's records by: `"<store id>-<key>"`, a
@@ -56,7 +89,7 @@ pub struct StoreName(String);
 impl StoreName {
     /// The name of the store with this id.
     #[must_use]
-    pub fn new(id: &[u8; 16]) -> StoreName {
+    pub fn new(id: &StoreId) -> StoreName {
         StoreName(format!("\"{:032x}-", u128::from_be_bytes(*id)))
     }
 
@@ -95,8 +128,8 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_back_and_any_generic_decoder_reads_it_too() {
-        let mut value = vec![0; encoded_len(&sample())];
-        encode(7, &sample(), &mut value);
+        let value = encoded(7, &sample());
+        assert_eq!(value.len(), encoded_len(&sample()));
         assert_eq!(decode(7, value.clone().into()), Some(sample()));
         let generic = StoredRecord::decode(value.as_slice()).unwrap();
         assert_ne!(generic.crc32, 0);
@@ -105,8 +138,7 @@ mod tests {
 
     #[test]
     fn any_changed_bit_is_noticed_and_so_is_another_key() {
-        let mut value = vec![0; encoded_len(&sample())];
-        encode(7, &sample(), &mut value);
+        let value = encoded(7, &sample());
         assert_eq!(decode(8, value.clone().into()), None);
         for at in 0..value.len() * 8 {
             let mut bad = value.clone();
@@ -116,6 +148,18 @@ mod tests {
         for len in 0..value.len() {
             assert_eq!(decode(7, value[..len].to_vec().into()), None, "{len}");
         }
+    }
+
+    #[test]
+    fn another_key_leaves_the_idempotency_key() {
+        let name = StoreName::new(&[0xAB; 16]);
+        let value = rekeyed(9, 7, &encoded(7, &sample()), &name).unwrap();
+        let record = decode(9, value.clone().into()).unwrap();
+        assert_eq!(record.idempotency_key, name.idempotency_key(7, None));
+        let value = rekeyed(11, 9, &value, &name).unwrap();
+        let again = decode(11, value.into()).unwrap();
+        assert_eq!(again.idempotency_key, record.idempotency_key);
+        assert_eq!(rekeyed(9, 8, &encoded(7, &sample()), &name), None);
     }
 
     #[test]

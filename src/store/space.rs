@@ -77,17 +77,12 @@ pub fn is_full(error: &io::Error) -> bool {
 /// Those of the file system, [`is_full`] among them.
 pub fn try_room(folder: &Path, length: u64, room: u64) -> io::Result<()> {
     let path = folder.join(TRIAL_NAME);
-    let tried = write_at_end(&path, length, room);
-    let _ = fs::remove_file(&path);
-    tried
-}
-
-fn write_at_end(path: &Path, length: u64, room: u64) -> io::Result<()> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
-        .open(path)?;
+        .open(&path)?;
+    fs::remove_file(&path)?;
     let block = [0; ROOM_STEP];
     (0..room)
         .step_by(ROOM_STEP)

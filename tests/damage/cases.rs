@@ -35,8 +35,11 @@ impl Case<'_> {
             Data::Folder => fs::create_dir(path).unwrap(),
             Data::Link => std::os::unix::fs::symlink("/etc/passwd", path).unwrap(),
         }
-        if let Some(marker) = &self.left.marker {
-            fs::write(store.join("clean"), marker).unwrap();
+        if let Some(delivered) = &self.left.delivered {
+            fs::write(store.join("delivered"), delivered).unwrap();
+        }
+        if self.left.trusted {
+            trust(&store);
         }
     }
 
@@ -48,10 +51,19 @@ impl Case<'_> {
         records.map(|(key, _)| *key)
     }
 
-    /// Whether the page with the store's id is good.
+    /// Whether the store's id can be known.
     pub fn has_id(&self) -> bool {
-        !self.touched.contains(&self.left.layout.identity)
+        self.left.delivered.is_some() || !self.touched.contains(&self.left.layout.identity)
     }
+}
+
+/// Says of a store what an agent of this boot would have.
+pub fn trust(store: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let data = fs::symlink_metadata(store.join("data.mdb")).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let trusted = format!("{} {}:{}\n", boot.trim(), data.dev(), data.ino());
+    fs::write(store.join("trusted"), trusted).unwrap();
 }
 
 /// Damages that are always tried.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use echopost::proto::store::StoredRecord;
-use echopost::store::check::{FORMAT_KEY, META_DB, RECORDS_DB, STORE_ID_KEY};
+use echopost::store::record::{FORMAT_KEY, META, RECORDS, STORE_ID_KEY};
 use prost::Message;
 
 /// The page size of the machines that the tests run on.
@@ -49,7 +49,7 @@ impl Layout {
                 .expect("the database");
             tree(at + 8 + name.len())
         };
-        let identity = named(META_DB).expect("a format");
+        let identity = named(META).expect("a format");
         let value_of = |name: &str| {
             let mut nodes = nodes(bytes, identity).into_iter();
             let (_, at) = nodes
@@ -58,7 +58,7 @@ impl Layout {
             at + 8 + name.len()
         };
         let id_at = value_of(STORE_ID_KEY);
-        let root = named(RECORDS_DB);
+        let root = named(RECORDS);
         let mut records = BTreeMap::new();
         if let Some(root) = root {
             place(bytes, root, &mut records);

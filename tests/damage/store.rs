@@ -31,14 +31,20 @@ pub struct Recipe {
     pub more: usize,
     /// Ended by SIGTERM, not by SIGKILL.
     pub clean: bool,
+    /// Garbled at rest, with what says that it may be trusted.
+    pub trusted: bool,
 }
 
 /// What an agent has left in `lmdb/`.
 pub struct Left {
     pub name: &'static str,
     pub data: Vec<u8>,
-    /// What the marker of a clean end holds.
-    pub marker: Option<Vec<u8>>,
+    /// What says how far it was delivered, where that is known.
+    pub delivered: Option<Vec<u8>>,
+    /// Numbers of the records that were delivered.
+    pub gone: u64,
+    /// It is taken for what an agent of this boot has left.
+    pub trusted: bool,
     pub layout: Layout,
     /// All that was ever sent, by number.
     pub sent: BTreeMap<u64, String>,
@@ -77,8 +83,7 @@ impl Left {
             }
             false => agent.sigkill(),
         }
-        let marker = fs::read(folder.path().join("lmdb/clean")).ok();
-        assert_eq!(marker.is_some(), recipe.clean);
+        let delivered = fs::read(folder.path().join("lmdb/delivered")).expect("how far it came");
         let data = fs::read(folder.path().join("lmdb/data.mdb")).unwrap();
         let layout = Layout::of(&data);
         // LMDB itself says the same.
@@ -90,7 +95,9 @@ impl Left {
         Left {
             name: recipe.name,
             data,
-            marker,
+            delivered: (recipe.delivered > 0).then_some(delivered),
+            gone: recipe.delivered as u64,
+            trusted: recipe.trusted,
             layout,
             sent,
         }

@@ -316,6 +316,11 @@ fn a_store_that_cannot_be_opened_is_exit_73_and_one_without_room_waits() {
         disk.plan(call, path, error);
         let agent = Agent::builder(folder.path()).health_url(&server.url());
         let mut agent = disk.under(agent).spawn();
+        if call == "flush" {
+            // The first one is the first record's.
+            agent.wait_answering();
+            assert!(send(&agent, 0..1).iter().all(Result::is_err));
+        }
         agent.expect_exit(code, DEADLINE);
         let last = agent.events().pop().expect("events");
         assert_eq!(last["event"], "agent_stopped", "{call} {error}");

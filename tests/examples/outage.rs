@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use echopost::limits::NOTE_RECORDS_MAX;
+use echopost::limits::SAVE_RECORDS_MAX;
 use support::agent::{Agent, names_in};
 use support::application::Application;
 use support::ledger::Ledger;
@@ -34,7 +34,7 @@ const SECOND_HALF: Duration = Duration::from_secs(4);
 /// How long the server is away the second time.
 const BREAK: Duration = Duration::from_secs(1);
 /// The kill and the break may each deliver this many records twice.
-const DUPLICATES_MAX: usize = 2 * NOTE_RECORDS_MAX;
+const DUPLICATES_MAX: usize = 2 * SAVE_RECORDS_MAX;
 
 fn main() -> ExitCode {
     if std::env::var_os(AGENT).is_some() {

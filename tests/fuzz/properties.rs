@@ -64,8 +64,7 @@ pub fn stored_record(data: &[u8]) {
     let Some(decoded) = record::decode(key, Bytes::copy_from_slice(value)) else {
         return;
     };
-    let mut again = vec![0; record::encoded_len(&decoded)];
-    record::encode(key, &decoded, &mut again);
+    let again = record::encoded(key, &decoded);
     assert_eq!(record::decode(key, again.into()), Some(decoded));
 }
 

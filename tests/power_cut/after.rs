@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use echopost::events::Events;
+use echopost::folder::Folder;
 use echopost::proto::store::StoredRecord;
-use echopost::store::check::{Salvage, Step};
-use echopost::store::open;
-use echopost::store::record::{self, StoreName};
+use echopost::store::{Writer, open};
 use serde_json::Value;
 
 use crate::history::{Fate, LANES, is_refused};
@@ -24,26 +24,41 @@ pub struct Found {
 
 /// Opens the store of a disk as an agent does; the records by key.
 pub fn open_store(base: &Path) -> BTreeMap<u64, Found> {
-    let (lmdb, id) = block_on(open::open(base, &Events::default())).expect("a store");
-    let (mut found, mut last) = (BTreeMap::new(), 0);
-    loop {
-        let batch = lmdb.read_after(last).expect("a batch");
-        if batch.is_empty() {
-            return found;
-        }
-        for (key, value) in batch {
-            let record = record::decode(key, value).expect("a record with a right CRC");
-            let idempotency_key = StoreName::new(&id).idempotency_key(key, Some(&record));
-            last = key;
-            found.insert(
-                key,
-                Found {
+    read_store(base).expect("records with a right CRC")
+}
+
+/// The same; `None` where a record is garbled.
+fn read_store(base: &Path) -> Option<BTreeMap<u64, Found>> {
+    let folder = Arc::new(Folder::open(base).expect("the base folder"));
+    let candidate = open::examine(base);
+    let (writer, store) = Writer::new(folder, candidate, Events::default());
+    block_on(async {
+        let writing = tokio::spawn(writer.run(false));
+        let (mut found, mut garbled) = (BTreeMap::new(), false);
+        loop {
+            let batch = store.read().await.expect("a batch");
+            if batch.is_empty() {
+                break;
+            }
+            for read in batch {
+                // Only in memory: nothing is deleted before a commit.
+                store.set_delivered(read.key);
+                let Ok(record) = read.content else {
+                    garbled = true;
+                    continue;
+                };
+                let idempotency_key = read.idempotency_key;
+                let record = Found {
                     record,
                     idempotency_key,
-                },
-            );
+                };
+                found.insert(read.key, record);
+            }
         }
-    }
+        drop(store);
+        writing.await.expect("a writer").expect("no error");
+        (!garbled).then_some(found)
+    })
 }
 
 /// Numbers of the records that a disk cut at `cut` must still hold.
@@ -97,37 +112,21 @@ pub fn set_aside(base: &Path, fates: &BTreeMap<u64, Fate>) -> BTreeSet<u64> {
     lines.map(number).collect()
 }
 
-pub fn damaged_folders(base: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(base).expect("the base folder");
+/// The files of stores that were damaged.
+pub fn damaged_files(base: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(base.join("lmdb")).into_iter().flatten();
     let paths = entries.map(|entry| entry.expect("a folder entry").path());
     let is_damaged = |path: &PathBuf| {
         let name = path.file_name().expect("a name").to_string_lossy();
-        name.starts_with("lmdb.damaged-")
+        name.starts_with("data.mdb.damaged-")
     };
     paths.filter(is_damaged).collect()
 }
 
-/// What the salvage reads, on a file that stays as it is; None where the store's
-/// id is lost, or a record is garbled.
-pub fn salvaged(store: &Path) -> Option<BTreeMap<u64, Found>> {
-    let mut salvage = Salvage::open(store).expect("the damaged store");
-    let mut saved = BTreeMap::new();
-    loop {
-        match salvage.step() {
-            Step::Record { key, value } => {
-                let record = record::decode(key, value.into())?;
-                let id = salvage.store_id()?;
-                let idempotency_key = StoreName::new(&id).idempotency_key(key, Some(&record));
-                saved.insert(
-                    key,
-                    Found {
-                        record,
-                        idempotency_key,
-                    },
-                );
-            }
-            Step::Working => {}
-            Step::Done => return Some(saved),
-        }
-    }
+/// What an agent would find in a copy of a store's file; `None` where a record is garbled.
+pub fn held_by(data: &[u8]) -> Option<BTreeMap<u64, Found>> {
+    let base = crate::support::temp_folder();
+    fs::create_dir(base.path().join("lmdb")).expect("a folder");
+    fs::write(base.path().join("lmdb/data.mdb"), data).expect("a copy");
+    read_store(base.path())
 }

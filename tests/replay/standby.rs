@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use crate::stage::{DEADLINE, Stage, first_deliveries, place_of, texts};
 use crate::support::agent::Agent;
 use crate::support::server::MainServer;
-use crate::support::temp_folder;
+use crate::support::{store, temp_folder};
 use echopost::proto::store::StoredRecord;
-use echopost::store::lmdb::Lmdb;
+use echopost::store::record;
 
 #[test]
 fn a_clock_that_stepped_back_between_two_stores_hides_no_record() {
@@ -15,15 +15,11 @@ fn a_clock_that_stepped_back_between_two_stores_hides_no_record() {
     // A store whose key is ahead of the clock is what a step back leaves.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let ahead = now.expect("a clock").as_nanos() as u64 + 3_600_000_000_000;
-    let (mut store, _) = Lmdb::open(&folder.path().join("lmdb")).expect("a store");
     let record = StoredRecord {
         json_data: "\"before\"".into(),
         ..StoredRecord::default()
     };
-    store
-        .write(0, |store, txn| store.append(txn, ahead, &record))
-        .expect("a record");
-    drop(store);
+    store::put_raw(folder.path(), &[(ahead, record::encoded(ahead, &record))]);
 
     let server = MainServer::new_up();
     let mut agent = Agent::builder(folder.path())

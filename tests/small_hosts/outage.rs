@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use echopost::limits::NOTE_RECORDS_MAX;
+use echopost::limits::SAVE_RECORDS_MAX;
 use rustix::fs::OFlags;
 
 use crate::client::{Channels, Client};
@@ -120,7 +120,7 @@ impl Outage {
         assert_eq!((ledger.lost(), ledger.out_of_order()), (0, 0), "{totals:?}");
         assert_eq!(totals.altered, 0, "{totals:?}");
         // Once each, but for an answer that a loaded machine may have held up.
-        assert!(totals.duplicates <= NOTE_RECORDS_MAX, "{totals:?}");
+        assert!(totals.duplicates <= SAVE_RECORDS_MAX, "{totals:?}");
         let mut left = names_in(agent.folder());
         left.retain(|name| !["session", "lost+found", "image", "filler"].contains(&name.as_str()));
         assert_eq!(left, Vec::<String>::new());

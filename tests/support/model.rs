@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use echopost::limits::NOTE_RECORDS_MAX;
+use echopost::limits::SAVE_RECORDS_MAX;
 use serde_json::Value;
 
 use super::dice::Dice;
@@ -78,7 +78,7 @@ impl Model {
 
     /// The agent was killed: what was delivered and not deleted comes again.
     pub fn killed(&self) {
-        self.shared.unsure.fetch_add(NOTE_RECORDS_MAX + 1, Relaxed);
+        self.shared.unsure.fetch_add(SAVE_RECORDS_MAX + 1, Relaxed);
     }
 
     /// The server went away, or the agent was stopped: the request in flight may

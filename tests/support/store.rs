@@ -4,8 +4,11 @@ use std::path::Path;
 
 use echopost::proto::store::StoredRecord;
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RoTxn};
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn};
 use prost::Message;
+
+/// Address space for any store of a test.
+const MAP_SIZE: usize = 1 << 32;
 
 /// Every record in `<folder>/lmdb`, by key. The agent must not be running.
 pub fn records(folder: &Path) -> Vec<(u64, StoredRecord)> {
@@ -47,6 +50,7 @@ pub fn put_raw(folder: &Path, values: &[(u64, Vec<u8>)]) {
     let env = unsafe {
         EnvOpenOptions::new()
             .max_dbs(4)
+            .map_size(MAP_SIZE)
             .flags(EnvFlags::NO_LOCK)
             .open(&path)
     }
@@ -66,7 +70,14 @@ pub fn put_raw(folder: &Path, values: &[(u64, Vec<u8>)]) {
     meta.put(&mut write, b"store_id", &[7; 16]).expect("put");
     for (key, value) in values {
         let key = key.to_be_bytes();
-        records.put(&mut write, &key, value).expect("put");
+        // As the agent does it where it can be done: its pages are full.
+        let last = records.last(&write).expect("a cursor");
+        let flags = match last.is_none_or(|(last, _)| *last < key[..]) {
+            true => PutFlags::APPEND,
+            false => PutFlags::empty(),
+        };
+        let put = records.put_with_flags(&mut write, flags, &key, value);
+        put.expect("put");
     }
     write.commit().expect("commit");
 }

@@ -1,5 +1,5 @@
-//! Records that are done with, and when they are deleted (spec 6). A successor
-//! of a killed agent sends at most [`NOTE_RECORDS_MAX`] of them again, one after
+//! Records that are delivered or set aside, and when they are deleted (spec 6). A successor
+//! of a killed agent sends at most [`SAVE_RECORDS_MAX`] of them again, one after
 //! a power cut those of [`DELETE_DELAY_MAX`].
 
 use std::future::Future;
@@ -8,80 +8,80 @@ use std::pin::Pin;
 use tokio::time::{Sleep, sleep};
 
 use crate::events::now_rfc3339;
-use crate::limits::{DELETE_DELAY_MAX, DELETE_RECORDS_MAX, NOTE_RECORDS_MAX};
+use crate::limits::{DELETE_DELAY_MAX, DELETE_RECORDS_MAX, SAVE_RECORDS_MAX};
 use crate::log::Log;
 use crate::store;
 
 /// The group of records that the next delete will take.
-pub struct Done {
+pub struct DeliveryTracker {
     store: store::Handle,
     success_log: Log,
-    delivered: Delivered,
-    marked: usize,
+    line: Line,
+    count: usize,
     /// Of those, the ones that a successor would send again.
-    unnoted: usize,
+    unsaved: usize,
     /// Made once a group: a timer costs more than most of what a record takes.
     due: Option<Pin<Box<Sleep>>>,
 }
 
 /// A line of the success log.
 #[derive(Default)]
-struct Delivered {
+struct Line {
     first: u64,
     last: u64,
     count: u64,
 }
 
-impl Done {
+impl DeliveryTracker {
     /// An empty group.
     #[must_use]
-    pub fn new(store: store::Handle, success_log: Log) -> Done {
-        Done {
+    pub fn new(store: store::Handle, success_log: Log) -> DeliveryTracker {
+        DeliveryTracker {
             store,
             success_log,
-            delivered: Delivered::default(),
-            marked: 0,
-            unnoted: 0,
+            line: Line::default(),
+            count: 0,
+            unsaved: 0,
             due: None,
         }
     }
 
     /// Takes a record, the next in order, into the group.
-    pub async fn mark(&mut self, key: u64, delivered: bool) {
-        self.store.mark_done(key);
-        self.marked += 1;
-        self.unnoted += 1;
+    pub async fn add(&mut self, key: u64, delivered: bool) {
+        self.store.set_delivered(key);
+        self.count += 1;
+        self.unsaved += 1;
         if delivered {
-            if self.delivered.count == 0 {
-                self.delivered.first = key;
+            if self.line.count == 0 {
+                self.line.first = key;
             }
-            self.delivered.last = key;
-            self.delivered.count += 1;
+            self.line.last = key;
+            self.line.count += 1;
         }
         if self.due.is_none() {
             self.due = Some(Box::pin(sleep(DELETE_DELAY_MAX)));
         }
-        if self.marked >= DELETE_RECORDS_MAX {
+        if self.count >= DELETE_RECORDS_MAX {
             self.flush().await;
-        } else if self.unnoted >= NOTE_RECORDS_MAX {
-            // Closed: the writer took the marks along when it closed the store.
-            let _ = self.store.note().await;
-            self.unnoted = 0;
+        } else if self.unsaved >= SAVE_RECORDS_MAX {
+            // Closed: the writer saw to it when it closed the store.
+            let _ = self.store.save_delivered().await;
+            self.unsaved = 0;
         }
     }
 
     /// Deletes the group now.
     pub async fn flush(&mut self) {
-        if self.marked == 0 {
+        if self.count == 0 {
             return;
         }
         self.due = None;
-        // Closed: the writer took the marks along when it closed the store.
-        let _ = self.store.flush().await;
+        // Closed: the writer saw to it when it closed the store.
+        let _ = self.store.delete_delivered().await;
         // Not before: a flush that a signal cuts short is caught up on, or its
         // line would be missing from the log.
-        (self.marked, self.unnoted) = (0, 0);
-        let Delivered { first, last, count } = std::mem::take(&mut self.delivered);
+        (self.count, self.unsaved) = (0, 0);
+        let Line { first, last, count } = std::mem::take(&mut self.line);
         if count > 0 {
             let time = now_rfc3339();
             self.success_log.append(&format!(
