@@ -32,8 +32,8 @@ pub fn empty(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
     ])
 }
 
-/// On a copy of the store in `folder`, whose agent runs and writes nothing: what
-/// a crash would leave. Stopped, and started again, it is a clean end.
+/// On a copy of the store in `folder`, whose agent runs and writes nothing: no more
+/// trusted than after another boot. Then after each of the ways in which an agent ends.
 ///
 /// # Errors
 /// The store cannot be copied, or the agent refused a record.
@@ -44,14 +44,23 @@ pub fn full(agent: &Path, folder: &Path, shown: &str) -> Result<Vec<Figure>, Str
     std::fs::copy(folder.join("lmdb/data.mdb"), store.join("data.mdb"))
         .map_err(|error| format!("copy the store: {error}"))?;
     let mut figures = Vec::new();
-    for end in ["a crash", "a clean end"] {
+    for (end, then) in [
+        ("another boot", Signal::TERM),
+        ("a clean end", Signal::KILL),
+        ("SIGKILL", Signal::TERM),
+    ] {
         let mut scene = Scene::start_in(copy, agent, &[]);
         scene.send_one()?;
         let answer = millis(scene.started.at.elapsed());
         let name = format!("start/first answer, {shown} stored, after {end}");
         figures.push(Figure::once(name, Unit::Millis, answer));
-        scene.agent.signal(Signal::TERM);
-        scene.agent.expect_exit(0, STOP);
+        match then {
+            Signal::KILL => scene.agent.sigkill(),
+            then => {
+                scene.agent.signal(then);
+                scene.agent.expect_exit(0, STOP);
+            }
+        }
         copy = scene.folder;
     }
     Ok(figures)
