@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use echopost::events::Events;
 use echopost::folder::Folder;
@@ -29,6 +29,10 @@ pub fn open_store(base: &Path) -> BTreeMap<u64, Found> {
 
 /// The same; `None` where a record is garbled.
 fn read_store(base: &Path) -> Option<BTreeMap<u64, Found>> {
+    // The agent forks before it has a second thread. Here another one may have a store
+    // open, and what is locked while that is so stays locked in the child.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Arc::new(Folder::open(base).expect("the base folder"));
     let candidate = open::examine(base);
     let (writer, store) = Writer::new(folder, candidate, Events::default());
