@@ -4,6 +4,8 @@ use std::fs;
 use std::fs::OpenOptions;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -23,9 +25,7 @@ fn the_store_of_an_agent_that_crashed_is_read_before_it_is_opened() {
         let base = temp_folder();
         let mut server = MainServer::new_down();
         let arrived = Arrived::at(&server);
-        let mut agent = start(base.path(), &server);
-        agent.wait_answering();
-        (0..COUNT).for_each(|number| send(&agent, number));
+        let mut agent = filling(base.path(), &server);
         assert!(has_file(base.path(), "trusted"));
         assert!(!has_file(base.path(), "verified"));
         agent.signal(signal);
@@ -43,23 +43,53 @@ fn the_store_of_another_boot_is_read_before_it_is_opened() {
     let base = temp_folder();
     let mut server = MainServer::new_down();
     let arrived = Arrived::at(&server);
-    let mut agent = start(base.path(), &server);
-    agent.wait_answering();
-    (0..COUNT).for_each(|number| send(&agent, number));
-    agent.sigkill();
-    let path = base.path().join("lmdb/trusted");
-    let trusted = fs::read_to_string(&path).unwrap();
-    let (boot, file) = trusted.split_once(' ').unwrap();
-    assert_eq!(boot.len(), 36, "{trusted}");
-    let other = "01234567-89ab-cdef-0123-456789abcdef";
-    fs::write(&path, format!("{other} {file}")).unwrap();
+    filling(base.path(), &server).sigkill();
+    boot_again(base.path());
     let agent = start(base.path(), &server);
     expect_verified(agent, base.path(), &mut server);
     assert!(arrived.numbers().into_iter().eq(0..=COUNT));
 }
 
+/// A parent that ignores SIGCHLD leaves that to what it starts, and wait(2) then tells
+/// nothing of a child.
+#[test]
+fn a_parent_that_ignores_its_children_makes_no_store_unsound() {
+    let base = temp_folder();
+    let mut server = MainServer::new_down();
+    filling(base.path(), &server).sigkill();
+    boot_again(base.path());
+    let mut command = Command::new("env");
+    command.args(["--ignore-signal=CHLD", Agent::executable()]);
+    let agent = Agent::from_command(command, base.path());
+    let mut agent = agent.health_url(&server.url()).spawn();
+    agent.wait_answering();
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.unwrap().trim(), 16).unwrap();
+    assert_ne!(ignored & 1 << (Signal::CHILD.as_raw() - 1), 0, "{status}");
+    expect_verified(agent, base.path(), &mut server);
+}
+
+/// An agent with some records.
+fn filling(base: &Path, server: &MainServer) -> Agent {
+    let mut agent = start(base, server);
+    agent.wait_answering();
+    (0..COUNT).for_each(|number| send(&agent, number));
+    agent
+}
+
+/// Makes what says that the store is trusted another boot's.
+fn boot_again(base: &Path) {
+    let path = base.join("lmdb/trusted");
+    let trusted = fs::read_to_string(&path).unwrap();
+    let (boot, file) = trusted.split_once(' ').unwrap();
+    assert_eq!(boot.len(), 36, "{trusted}");
+    let other = "01234567-89ab-cdef-0123-456789abcdef";
+    fs::write(&path, format!("{other} {file}")).unwrap();
+}
+
 /// A child has read the store, and found it sound: nothing of it is set aside.
-fn expect_verified(mut agent: Agent, base: &std::path::Path, server: &mut MainServer) {
+fn expect_verified(mut agent: Agent, base: &Path, server: &mut MainServer) {
     agent.wait_answering();
     send(&agent, COUNT);
     assert!(has_file(base, "verified"));

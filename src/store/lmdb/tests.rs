@@ -48,3 +48,27 @@ fn few_pages_are_mapped_while_many_records_are_deleted_or_counted() {
     store.read_after(0).unwrap();
     few("read_after");
 }
+
+/// It would be an acknowledgement of nothing.
+#[test]
+fn a_key_that_is_there_already_is_an_error_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Lmdb::open(&folder.path().join("lmdb"), None, None).unwrap();
+    for (keys, is_stored) in [
+        ([1, 5], true),
+        ([6, 5], false),
+        ([3, 7], false),
+        ([6, 7], true),
+    ] {
+        let stored = store.write(2, &mut |_, trees, txn| {
+            keys.iter()
+                .try_for_each(|key| trees.append(txn, false, *key, b"x"))
+        });
+        match is_stored {
+            true => stored.unwrap(),
+            false => assert!(matches!(stored, Err(Error::Damaged(_))), "{stored:?}"),
+        }
+    }
+    let keys = store.read_after(0).unwrap().into_iter().map(|(key, _)| key);
+    assert!(keys.eq([1, 5, 6, 7]));
+}
