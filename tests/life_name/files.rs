@@ -122,8 +122,17 @@ fn a_copy_of_the_folder_beside_a_live_agent_gets_its_own() {
     let name = link(&original);
     assert_eq!(link(&copy), name);
     let mut second = start(&copy, &server);
-    let own = || link(&copy).is_some_and(|(pid, _)| pid == second.pid());
-    wait::until(DEADLINE, "a name of its own", own);
+    // Until it holds the lock, the original's links are there, and then none.
+    let own = format!("/proc/{}/", second.pid());
+    wait::until(DEADLINE, "a name of its own", || {
+        fs::read_link(copy.join(".agent/socket")).is_ok_and(|target| {
+            target
+                .to_str()
+                .is_some_and(|target| target.starts_with(&own))
+        })
+    });
+    wait::until(DEADLINE, "its name", || second.socket().is_symlink());
+    assert_eq!(link(&copy).map(|(pid, _)| pid), Some(second.pid()));
     assert_eq!(link(&original), name);
     let mut second_server = MainServer::new_down();
     send(&second.socket(), "\"copy\"");
