@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use prost_build::Config;
 use protox::prost_reflect::prost_types::field_descriptor_proto::Type;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -31,7 +30,11 @@ fn compile_protos() -> Result<()> {
             }
         }
     }
-    Config::new().bytes(["."]).compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_client(false)
+        .codec_path("crate::ingest::codec::LogCodec")
+        .compile_fds(files)?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod lifecycle;
 pub mod limits;
 pub mod log;
+pub mod memory;
 pub mod replay;
 pub mod session;
 pub mod stdout;
@@ -45,6 +46,7 @@ use cli::Command;
 /// The messages of `proto/`, generated at build time.
 pub mod proto {
     #![allow(missing_docs)]
+    #![allow(clippy::default_constructed_unit_structs)] // tonic's way to name a codec
     /// What the SDKs speak (`proto/logagent.proto`).
     pub mod logagent {
         include!(concat!(env!("OUT_DIR"), "/logagent.rs"));

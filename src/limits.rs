@@ -11,24 +11,18 @@ const MIB: usize = 1024 * KIB;
 
 /// Bytes of the largest gRPC message that is taken; the field's usual default.
 pub const MESSAGE_MAX: usize = 4 * MIB;
-/// Bytes of request bodies held at once, over all connections. One record of
-/// [`MESSAGE_MAX`] always fits.
-pub const BODY_BUDGET: usize = 8 * MIB;
+/// Bytes of messages larger than [`STREAM_WINDOW`] that are held at once, over all
+/// connections. One of [`MESSAGE_MAX`] always fits, and two of 4 MB.
+pub const BODY_BUDGET: usize = 8 * MIB - 256 * KIB;
 /// Pipelines of one record: far more than anybody configures.
 pub const PIPELINES_MAX: usize = 1024;
 /// Bytes of the pipelines and the API key of one record. They are kept apart
 /// from the message, and are escaped on replay, so this is memory several times
 /// over.
-pub const LABELS_MAX: usize = 64 * KIB;
+pub const METADATA_MAX: usize = 64 * KIB;
 /// Bytes of an Idempotency-Key that a client gives: what the usual services
 /// take (255).
 pub const IDEMPOTENCY_KEY_MAX: usize = 255;
-/// Bytes of a body that counts as small; what an application logs is.
-pub const SMALL_BODY_MAX: usize = 32 * KIB;
-/// The part of [`BODY_BUDGET`] for small bodies: the overhead and a kilobyte of
-/// over 128 calls. The rest takes one record of [`MESSAGE_MAX`], or two of
-/// 3.9 MB.
-pub const SMALL_BODIES_BUDGET: usize = 512 * KIB;
 /// Bytes that each call costs in the budget beyond its body: its task, its
 /// stream and its headers.
 pub const CALL_OVERHEAD: usize = 2 * KIB;
@@ -37,41 +31,49 @@ pub const CALL_OVERHEAD: usize = 2 * KIB;
 /// log at the same moment: to a client that is held up for a while, as one without
 /// CPU time is, an idle connection that is cut is a call that failed.
 pub const CONNECTIONS_MAX: usize = 192;
-/// Calls in flight over all connections; a connection with one more is read on when
-/// there are less.
-pub const CALLS_MAX: usize = 32 * STREAMS_MAX as usize;
 /// Descriptors kept free of client connections: stdio and events 4, runtime 3,
 /// signals 4, lock 1, listener 2, its folder 1, store 5, logs 3, watcher 1, the server 1, and one
 /// each for a lookup and for the client that is accepted to make room for.
 pub const DESCRIPTORS_RESERVED: usize = 27;
-/// Calls in flight on one connection; clients queue further ones themselves.
-pub const STREAMS_MAX: u32 = 64;
-/// Bytes a client may send on a stream before the agent has asked for more. The
-/// first so many of a body are held without being reserved. Not below a third of
-/// HTTP/2's initial 65,535: of what a client sends before it has seen the agent's
-/// SETTINGS, h2 gives back nothing below that, and a smaller window would then
-/// stay shut for ever.
-pub const STREAM_WINDOW: u32 = 24 * KIB as u32;
+/// Calls that a connection may have open: below so many connections, so many; one for
+/// those beyond. Clients queue further calls themselves, but not before they have seen
+/// the agent's SETTINGS, so that the first connections need as many as a client begins
+/// at once. All together they are 528 on [`CONNECTIONS_MAX`] connections, each with a
+/// window that nobody has reserved.
+pub const STREAM_ALLOWANCES: [(usize, u32); 2] = [(4, 64), (16, 8)];
+/// Bytes a client may send on a stream before the agent has asked for more. Not below a
+/// third of HTTP/2's initial 65,535: of what a client sends before it has seen the
+/// agent's SETTINGS, h2 gives back nothing below that, and a smaller window would then
+/// stay shut for ever. The connection's window is as large as its streams' together:
+/// calls in line fill theirs, and must leave room for the one that has its share.
+pub const STREAM_WINDOW: u32 = 22 * KIB as u32;
 const _: () = assert!(STREAM_WINDOW > 65_535 / 3);
-/// Bytes a client may send on a connection before the agent has asked for more:
-/// calls that wait for the budget fill their stream's window, and must leave room
-/// for the one that has its share. gRPC clients put all their channels to one
-/// socket on one connection.
-pub const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
-/// Bytes of the headers of one call, decoded.
-pub const HEADER_LIST_MAX: u32 = 16 * KIB as u32;
+/// Bytes beyond its window that a call in line is asked for, to show that its client
+/// means to go on …
+pub const SIGN_OF_LIFE: usize = KIB;
+/// … and those of all calls in line together: of those that find none left nothing is
+/// asked.
+pub const SIGNS_BUDGET: usize = 512 * KIB;
+/// Bytes of the headers of one call, decoded: what gRPC's own libraries take of each
+/// other. h2 closes a connection that sends four times as many.
+pub const HEADER_LIST_MAX: u32 = 8 * KIB as u32;
+/// Bytes of an answer that h2 takes before its client has read some: all have less.
+pub const SEND_BUFFER_MAX: usize = 4 * KIB;
+/// Bytes that a call's request buffer starts with: what stands before a message, whose
+/// length it grows by then.
+pub const REQUEST_BUFFER: usize = 8;
+/// Bytes that an answer's buffer starts with: all answers fit.
+pub const RESPONSE_BUFFER: usize = 32;
 /// Bytes of a path that is no method's which its refusal repeats: what a client
 /// does not read waits in memory, and percent-encoded it is three times as long.
 pub const PATH_SHOWN: usize = 256;
 /// Bytes of the header block of one call as it comes over the wire. More than
-/// [`HEADER_LIST_MAX`], so that hyper answers what is merely too large and only
+/// [`HEADER_LIST_MAX`], so that h2 answers what is merely too large and only
 /// a flood costs the connection.
-pub const HEADER_BLOCK_MAX: usize = 32 * KIB;
+pub const HEADER_BLOCK_MAX: usize = 16 * KIB;
 /// Bytes of HPACK's dynamic table that a client may use: the default of RFC 9113
 /// 6.5.2, which the agent's SETTINGS never change.
 pub const HPACK_TABLE_MAX: usize = 4 * KIB;
-/// Bytes of a body that have to come before its call is in the line for the budget.
-pub const BODY_START_MIN: usize = 4 * KIB;
 /// A body that makes no progress for this long while others wait is dropped …
 pub const BODY_STALL: Duration = Duration::from_secs(5);
 /// … which is looked at this often, so that a time in which the agent itself was
@@ -82,12 +84,24 @@ pub const BODY_LOOK: Duration = Duration::from_millis(500);
 pub const BODY_PROGRESS_MIN: usize = 2 * STREAM_WINDOW as usize;
 /// A connection whose preface or header block is not finished by then is dropped.
 pub const HEADER_STALL: Duration = Duration::from_secs(5);
-/// A connection is spared for this long after its last call when others wait
-/// for its place: long enough for a client to send what it connected for.
+/// A connection that has not called is spared for this long when others wait for its
+/// place, or the agent leaves: long enough for a client to send what it connected for.
 pub const IDLE_GRACE: Duration = Duration::from_millis(250);
+/// The same for one that has called: its client keeps it for the next call, and may be
+/// held up before that.
+pub const KEPT_GRACE: Duration = Duration::from_secs(1);
 /// A connection that was asked to end and has no call in flight is cut after
 /// this time.
 pub const CLOSE_GRACE: Duration = Duration::from_millis(200);
+/// Connections that are on their way out at a time, to make room.
+pub const EVICTIONS_MAX: usize = 8;
+/// Calls or connections at once that are a crowd: malloc keeps what it frees of them …
+pub const CROWD_MIN: usize = 16;
+/// … and is made to give it back this often while a crowd is there, and once after it.
+pub const CROWD_LOOK: Duration = Duration::from_secs(3);
+/// Bytes that are still read of a call that is refused: what any client may have sent
+/// before it can have heard of it.
+pub const DISCARD_MAX: usize = 64 * KIB;
 /// How long `accept` rests after an error such as EMFILE.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that the kernel may queue; it clamps this to `somaxconn`.

@@ -125,9 +125,9 @@ fn calls_without_end_make_room_for_others() {
 }
 
 #[test]
-fn more_calls_than_are_begun_make_room_for_others() {
+fn more_calls_than_are_allowed_hold_nobody() {
     let siege = Siege::start();
-    // More than CALLS_MAX, none of which goes on.
+    // Far more than are allowed together, none of which goes on.
     let calls: Vec<u8> = (0..64).flat_map(|n| call(2 * n + 1, b"", 0)).collect();
     let crowd: Vec<Raw> = (0..40)
         .map(|_| {

@@ -88,14 +88,14 @@ fn a_preface_byte_by_byte_buys_no_time() {
 fn a_call_with_too_many_headers_is_refused_alone() {
     let siege = Siege::start();
     let mut raw = Raw::open(&siege.socket());
-    let large = "x".repeat(6000);
+    let large = "x".repeat(4000);
     let many: Vec<(&str, &str)> = vec![("large", large.as_str()); 3];
-    let mut fat = frame(HEADERS, 0, 1, &header_block_with(&many)[..16_000]);
+    let mut fat = frame(HEADERS, 0, 1, &header_block_with(&many)[..6_000]);
     fat.extend(frame(
         CONTINUATION,
         END_HEADERS,
         1,
-        &header_block_with(&many)[16_000..],
+        &header_block_with(&many)[6_000..],
     ));
     raw.send(&fat);
     let refusal = raw.wait_frame(HEADERS, PROMPT);

@@ -23,9 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const PROMPT: Duration = Duration::from_secs(15);
 /// The most that hostile clients may make of the agent (spec 9).
 const PEAK_KIB: u64 = 32 * 1024;
-/// What the agent allows: STREAMS_MAX.
+/// What the agent allows the first connections.
 const STREAMS: u32 = 64;
-/// With all their streams less than CALLS_MAX, so that an honest call is begun.
 const CONNECTIONS: usize = 28;
 
 const WINDOW_UPDATE: u8 = 8;

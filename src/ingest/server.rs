@@ -9,14 +9,15 @@ use tokio::net::{UnixListener as AsyncListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use crate::events::Events;
-use crate::ingest::connection::Connections;
-use crate::ingest::service::LogAgent;
-use crate::limits::ACCEPT_PAUSE;
+use crate::ingest::admission::Admission;
+use crate::ingest::connection::{LogAgent, serve};
+use crate::ingest::service::IngestService;
+use crate::limits::{ACCEPT_PAUSE, EVICTIONS_MAX};
 
 /// Serves every client of the listeners it is given.
 pub struct Server {
-    service: Arc<LogAgent>,
-    connections: Arc<Connections>,
+    service: LogAgent,
+    admission: Arc<Admission>,
     events: Events,
     listener: Option<Listening>,
 }
@@ -31,19 +32,13 @@ struct Listening {
 impl Server {
     /// A server without a listener.
     #[must_use]
-    pub fn new(service: LogAgent, events: Events) -> Server {
+    pub fn new(service: IngestService, admission: Arc<Admission>, events: Events) -> Server {
         Server {
-            service: Arc::new(service),
-            connections: Connections::new(),
+            service: LogAgent::new(service),
+            admission,
             events,
             listener: None,
         }
-    }
-
-    /// The open connections.
-    #[must_use]
-    pub fn connections(&self) -> Arc<Connections> {
-        Arc::clone(&self.connections)
     }
 
     /// Accepts clients of `listener` from now on. Who is already in the former
@@ -69,8 +64,8 @@ impl Server {
 
     fn acceptor(&self) -> Acceptor {
         Acceptor {
-            service: Arc::clone(&self.service),
-            connections: Arc::clone(&self.connections),
+            service: self.service.clone(),
+            admission: Arc::clone(&self.admission),
             events: self.events.clone(),
         }
     }
@@ -123,11 +118,11 @@ impl Server {
         let Some(Listening { listener, .. }) = &self.listener else {
             return (false, false);
         };
-        while !self.connections.is_over_limit() {
+        while !self.admission.is_full() {
             match accept_now(listener) {
                 Ok(stream) => {
                     any = true;
-                    self.connections.serve(stream, &self.service);
+                    serve(stream, &self.admission, &self.service);
                 }
                 Err(error) => return (any, error.kind() != io::ErrorKind::WouldBlock),
             }
@@ -144,8 +139,8 @@ fn accept_now(listener: &UnixListener) -> io::Result<UnixStream> {
 }
 
 struct Acceptor {
-    service: Arc<LogAgent>,
-    connections: Arc<Connections>,
+    service: LogAgent,
+    admission: Arc<Admission>,
     events: Events,
 }
 
@@ -172,7 +167,7 @@ impl Acceptor {
     async fn take(&self, accepted: io::Result<UnixStream>) {
         match accepted {
             Ok(stream) => {
-                self.connections.serve(stream, &self.service);
+                serve(stream, &self.admission, &self.service);
                 self.make_room().await;
             }
             Err(error) => {
@@ -180,8 +175,7 @@ impl Acceptor {
                 let text = error.to_string();
                 self.events
                     .emit("accept_failed", &[("error", (&text).into())]);
-                self.connections.set_crowded(true);
-                self.connections.evict_idle();
+                let _wanted = self.admission.want_place(EVICTIONS_MAX);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -190,12 +184,13 @@ impl Acceptor {
     /// While there is one client too many, asks the idle to leave their place
     /// and accepts nobody.
     async fn make_room(&self) {
-        while self.connections.is_over_limit() {
-            self.connections.set_crowded(true);
-            self.connections.evict_idle();
-            let less = self.connections.one_less();
-            let _ = tokio::time::timeout(ACCEPT_PAUSE, less).await;
+        // A client that heeds it makes room at once, and others may keep their place.
+        let mut leaving = 1;
+        while self.admission.is_full() {
+            let _wanted = self.admission.want_place(leaving);
+            leaving = EVICTIONS_MAX;
+            let ended = self.admission.connection_ended();
+            let _ = tokio::time::timeout(ACCEPT_PAUSE, ended).await;
         }
-        self.connections.set_crowded(false);
     }
 }

@@ -1,122 +1,64 @@
 //! The gRPC service `logagent.LogAgent` (spec 3): from a request to the writer
 //! and back.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use hyper::Request;
-use hyper::header::{HeaderMap, HeaderValue};
-use prost::Message;
+use hyper::header::{HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
-use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
 
 use crate::error::Error;
-use crate::ingest::activity::Activity;
-use crate::ingest::budget::Budget;
-use crate::ingest::request::receive;
-use crate::ingest::{labels, reply};
-use crate::limits::{IDEMPOTENCY_KEY_MAX, PATH_SHOWN};
+use crate::ingest::admission::Call;
+use crate::limits::IDEMPOTENCY_KEY_MAX;
+use crate::proto::logagent::log_agent_server::LogAgent;
 use crate::proto::logagent::{LogRequest, LogResponse};
 use crate::proto::store::StoredRecord;
 use crate::store;
 
-const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The path of the one method.
+pub const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
+/// What a client may name its record by.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Answers calls.
-pub struct LogAgent {
+pub struct IngestService {
     store: store::Handle,
-    budget: Budget,
-    activity: Arc<Activity>,
-    /// The answer to every call that succeeds.
-    stored: Bytes,
 }
 
-impl LogAgent {
+impl IngestService {
     /// A service that stores through `store`.
     #[must_use]
-    pub fn new(store: store::Handle, activity: Arc<Activity>) -> LogAgent {
-        LogAgent {
-            store,
-            budget: Budget::default(),
-            activity,
-            stored: reply::frame(&LogResponse {
-                success: true,
-                message: "stored".into(),
-            }),
-        }
-    }
-
-    /// Answers one call, unless its client resets it first. `crowded` tells
-    /// whether somebody waits for this one's connection.
-    pub async fn call(
-        &self,
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-        crowded: impl Fn() -> bool,
-    ) {
-        self.activity.touch();
-        let work = async {
-            let path = request.uri().path();
-            if path != SEND_LOG {
-                let shown = path.get(..path.floor_char_boundary(PATH_SHOWN));
-                let shown = shown.unwrap_or_default();
-                let why = format!("{shown} is not a method of this agent; {SEND_LOG} is");
-                return Err(Status::unimplemented(why));
-            }
-            self.send_log(request, crowded).await
-        };
-        if let Some(result) = unless_reset(&mut respond, work).await {
-            // Where the client is gone, there is nobody to tell.
-            let _ = reply::send(&mut respond, result);
-        }
-    }
-
-    async fn send_log(
-        &self,
-        request: Request<RecvStream>,
-        crowded: impl Fn() -> bool,
-    ) -> Result<Bytes, Status> {
-        let (head, mut body) = request.into_parts();
-        let idempotency_key = idempotency_key(&head.headers)?;
-        // Up to 16 KiB, which is not to be kept while the call waits.
-        drop(head);
-        let progress = || self.activity.touch();
-        let (message, reserved) = receive(&mut body, &self.budget, crowded, progress).await?;
-        let _in_flight = self.activity.call();
-        drop(body);
-        let record = to_record(message, idempotency_key)?;
-        self.store
-            .insert(record, reserved)
-            .await
-            .map_err(to_status)?;
-        self.activity.acknowledge();
-        Ok(self.stored.clone())
+    pub fn new(store: store::Handle) -> IngestService {
+        IngestService { store }
     }
 }
 
-/// Does `work`, but no further once the client has reset its call: `None` then.
-async fn unless_reset<T>(
-    respond: &mut SendResponse<Bytes>,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    let mut work = pin!(work);
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    })
-    .await
+#[tonic::async_trait]
+impl LogAgent for IngestService {
+    async fn send_log(
+        &self,
+        mut request: Request<LogRequest>,
+    ) -> Result<Response<LogResponse>, Status> {
+        let call = request.extensions_mut().remove::<Arc<Call>>();
+        let call = call.ok_or_else(|| Status::internal("a call that was not admitted"))?;
+        call.came();
+        let idempotency_key = idempotency_key(request.metadata())?;
+        let record = to_record(request.into_inner(), idempotency_key)?;
+        let stored = self.store.insert(record, call.take_reserved()).await;
+        stored.map_err(to_status)?;
+        call.stored();
+        Ok(Response::new(LogResponse {
+            success: true,
+            message: "stored".into(),
+        }))
+    }
 }
 
 /// What the client wants its record to be known by; empty when it does not say.
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Status> {
-    let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
+fn idempotency_key(metadata: &MetadataMap) -> Result<String, Status> {
+    let Some(key) = metadata.get(IDEMPOTENCY_KEY.as_str()) else {
         return Ok(String::new());
     };
     if key.len() > IDEMPOTENCY_KEY_MAX {
@@ -133,13 +75,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Status> {
 
 /// Checks a request and makes of it what is stored; the payload stays where it
 /// is.
-fn to_record(message: Bytes, idempotency_key: String) -> Result<StoredRecord, Status> {
-    labels::check(&message)?;
+fn to_record(request: LogRequest, idempotency_key: String) -> Result<StoredRecord, Status> {
     let LogRequest {
         json_data,
         pipelines,
         api_key,
-    } = LogRequest::decode(message).map_err(|e| Status::invalid_argument(e.to_string()))?;
+    } = request;
     check_json(&json_data)?;
     if HeaderValue::from_str(&api_key).is_err() {
         return Err(Status::invalid_argument(

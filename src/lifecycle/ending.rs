@@ -54,7 +54,7 @@ impl Counts {
         let (delivered, set_aside) = life.replayer.totals();
         let status = life.store.status();
         Counts {
-            buffered: life.activity.stored(),
+            buffered: life.admission.stored(),
             delivered,
             set_aside,
             left: status.open.then_some(status.count),

@@ -8,10 +8,10 @@ use tokio::time::{sleep, timeout};
 use crate::error::Result;
 use crate::events::Events;
 use crate::folder::Folder;
-use crate::ingest::activity::Activity;
+use crate::ingest::admission::Admission;
 use crate::ingest::doorway::Doorway;
-use crate::lifecycle::process;
 use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_JITTER, LEAVE_QUIET, LEAVE_SETTLE, START_OVER};
+use crate::memory;
 use crate::replay::backoff::Probes;
 use crate::replay::dice::random;
 use crate::replay::http::Probe;
@@ -27,7 +27,7 @@ pub struct Life {
     /// The way in.
     pub doorway: Doorway,
     /// What clients are doing.
-    pub activity: Arc<Activity>,
+    pub admission: Arc<Admission>,
     /// The records.
     pub store: store::Handle,
     /// The way out.
@@ -95,7 +95,7 @@ impl Life {
         self.replayer.disconnect();
         let record = self.store.wait_for(|status| status.count > 0);
         if timeout(START_OVER, record).await.is_err() {
-            process::give_back();
+            memory::release();
             self.store.wait_for(|status| status.count > 0).await;
         }
     }
@@ -108,7 +108,7 @@ impl Life {
             broken = true;
             // The code that took the records goes, and that which sends them comes:
             // together they would be the peak.
-            process::give_back();
+            memory::release();
             loop {
                 match self.replayer.run().await? {
                     Pause::Unreachable => break,
@@ -143,7 +143,7 @@ impl Life {
             if raised.is_err() {
                 raised = self.folder.raise_flag();
             }
-            process::give_back_stack();
+            memory::release_stack();
             sleep(probes.next(random())).await;
         }
         self.folder.lower_flag();
@@ -201,13 +201,13 @@ impl Life {
 
     /// How long the agent has to stay at least, as things stand.
     fn until_leaving(&mut self) -> Duration {
-        let last = self.activity.last();
+        let last = self.admission.last_heard();
         if self.quiet.since != last {
             self.quiet = Quiet::new(last);
         }
         let age = LEAVE_AGE.saturating_sub(self.start.elapsed());
         let quiet = self.quiet.length.saturating_sub(last.elapsed());
-        let busy = if self.activity.in_flight() > 0 || self.store.status().count > 0 {
+        let busy = if self.admission.answering() > 0 || self.store.status().count > 0 {
             LEAVE_QUIET
         } else {
             Duration::ZERO
@@ -246,13 +246,12 @@ impl Life {
     /// Serves who is connected, for a moment; true when nobody has come and
     /// nobody has called or gone on sending.
     async fn drain(&self, hidden_at: Instant) -> bool {
-        let connections = self.doorway.lock().server.connections();
         // Those that never called may be about to: they are not sent away.
-        connections.shut_down(false);
+        self.admission.shut_down(false);
         let _ = timeout(LEAVE_DRAIN, async {
             let silent = async {
                 sleep(LEAVE_SETTLE).await;
-                connections.wait_until_silent().await;
+                self.admission.wait_until_silent().await;
             };
             tokio::select! {
                 () = silent => {}
@@ -261,9 +260,9 @@ impl Life {
         })
         .await;
         !self.doorway.lock().server.accept_waiting()
-            && connections.newcomer_grace().is_none()
-            && !self.activity.heard_since(hidden_at)
-            && self.activity.in_flight() == 0
+            && self.admission.newcomer_grace().is_none()
+            && self.admission.last_heard() <= hidden_at
+            && self.admission.answering() == 0
             && self.store.status().count == 0
     }
 }

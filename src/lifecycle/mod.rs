@@ -28,14 +28,15 @@ use crate::error::{Error, Result};
 use crate::events::{Events, Value};
 use crate::folder::Folder;
 use crate::ingest::activation;
-use crate::ingest::activity::Activity;
+use crate::ingest::admission::Admission;
 use crate::ingest::agent_folder;
 use crate::ingest::doorway::{Doorway, Entrance};
 use crate::ingest::server::Server;
-use crate::ingest::service::LogAgent;
+use crate::ingest::service::IngestService;
 use crate::limits::{
     IDLE_GRACE, IO_EVENTS_MAX, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE,
 };
+use crate::memory;
 use crate::replay::proxy::Unusable;
 use crate::replay::replayer::Replayer;
 use crate::session::{self, Session};
@@ -59,7 +60,7 @@ pub fn run(config: Config) -> Result<()> {
     let events = Events::new(Stdout::open());
     process::harden();
     let has_changed_user = owner::become_owner(&config.folder);
-    process::tune_allocator();
+    memory::tune_allocator();
     let start = Instant::now();
     // They wait for their handlers: a client that sees the socket may send one, and PID 1
     // would never see what came before (signal(7)).
@@ -126,9 +127,9 @@ async fn serve(
     (writer, store): (Writer, store::Handle),
     mut signals: Signals,
 ) -> Result<()> {
-    let activity = Activity::new();
-    let service = LogAgent::new(store.clone(), Arc::clone(&activity));
-    let mut server = Server::new(service, events.clone());
+    let admission = Admission::new();
+    let service = IngestService::new(store.clone());
+    let mut server = Server::new(service, Arc::clone(&admission), events.clone());
     let activated = matches!(entrance, Entrance::Passed);
     listener
         .map_or(Ok(()), |listener| server.listen(listener))
@@ -157,14 +158,14 @@ async fn serve(
         folder,
         events,
         doorway,
-        activity,
+        admission,
         store,
         replayer,
         start,
         standby: config.standby,
         quiet: Quiet::new(start),
     };
-    process::give_back();
+    memory::release();
     let end = tokio::select! {
         // In this order: a life that is over ends the writer, too.
         biased;
@@ -207,21 +208,17 @@ fn failure(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Er
 async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
     life.events.emit("grpc_server_stopping", &[]);
     let orderly = async {
-        let connections = {
-            let mut door = life.doorway.lock();
-            door.close();
-            door.server.connections()
-        };
+        life.doorway.lock().close();
         if let End::Drained = end {
             return;
         }
         let drained = async {
             // Who has just come may be about to call, and could not tell a
             // connection that is cut from a call that failed.
-            connections.shut_down(false);
-            let _ = timeout(IDLE_GRACE, connections.none_left()).await;
-            connections.shut_down(true);
-            connections.none_left().await;
+            life.admission.shut_down(false);
+            let _ = timeout(IDLE_GRACE, life.admission.wait_until_empty()).await;
+            life.admission.shut_down(true);
+            life.admission.wait_until_empty().await;
         };
         let _ = timeout(STOP_DRAIN, drained).await;
         if let End::Signal(_) = end {
@@ -284,12 +281,12 @@ async fn prune(folder: Arc<Folder>, own: Session, store: store::Handle) {
 async fn progress(folder: Arc<Folder>, events: Events, store: store::Handle) {
     let start = tokio::time::Instant::now();
     sleep_until(start + START_OVER).await;
-    process::give_back();
+    memory::release();
     let first = start + PROGRESS_INTERVAL;
     let mut minutes = interval_at(first, PROGRESS_INTERVAL);
     loop {
         minutes.tick().await;
-        process::give_back();
+        memory::release();
         let Ok(details) = store.details().await else {
             return;
         };

@@ -36,7 +36,7 @@ pub(super) struct Insert {
     pub(super) record: StoredRecord,
     /// The record's share of the memory budget, also when its client has gone away
     /// meanwhile.
-    pub(super) _reserved: OwnedSemaphorePermit,
+    pub(super) _reserved: Option<OwnedSemaphorePermit>,
     pub(super) reply: oneshot::Sender<Result<()>>,
 }
 

@@ -175,7 +175,11 @@ impl Handle {
     /// # Errors
     /// [`Error::Full`], [`Error::DiskFailed`], [`Error::Closed`]; the record is
     /// not stored then.
-    pub async fn insert(&self, record: StoredRecord, reserved: OwnedSemaphorePermit) -> Result<()> {
+    pub async fn insert(
+        &self,
+        record: StoredRecord,
+        reserved: Option<OwnedSemaphorePermit>,
+    ) -> Result<()> {
         self.ask(|reply| {
             Command::Insert(Insert {
                 record,

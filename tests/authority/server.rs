@@ -90,7 +90,7 @@ impl AsyncWrite for Scripted {
 pub async fn adapted(parts: Vec<Vec<u8>>) -> io::Result<Vec<u8>> {
     let (client, _answers) = Scripted::new(parts, true);
     let mut bytes = Vec::new();
-    AuthorityAdapter::new(client)
+    AuthorityAdapter::new(client, Arc::default())
         .read_to_end(&mut bytes)
         .await?;
     Ok(bytes)
@@ -149,7 +149,7 @@ pub async fn serve(parts: Vec<Vec<u8>>, requests: usize) -> Outcome {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
     });
-    let adapter = TokioIo::new(AuthorityAdapter::new(client));
+    let adapter = TokioIo::new(AuthorityAdapter::new(client, Arc::default()));
     let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(adapter, service);
     let mut outcome = tokio::select! {
         biased;

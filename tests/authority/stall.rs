@@ -2,6 +2,7 @@
 //! for the waits.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use echopost::ingest::authority::AuthorityAdapter;
@@ -19,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn pair() -> (DuplexStream, AuthorityAdapter<DuplexStream>) {
     let (client, server) = duplex(1 << 16);
-    (client, AuthorityAdapter::new(server))
+    (client, AuthorityAdapter::new(server, Arc::default()))
 }
 
 /// Reads until the adapter fails, or for an hour.
@@ -162,7 +163,7 @@ async fn the_end_releases_what_is_held() {
     let bytes = [opening(), block].concat();
     for length in 0..bytes.len() {
         let (client, _answers) = Scripted::new(vec![bytes[..length].to_vec()], true);
-        let mut adapter = AuthorityAdapter::new(client);
+        let mut adapter = AuthorityAdapter::new(client, Arc::default());
         let mut out = Vec::new();
         adapter.read_to_end(&mut out).await.unwrap();
         assert!(out == bytes[..length], "after {length} bytes");
@@ -186,7 +187,7 @@ async fn readers_with_little_room_get_everything() {
         for part in [1, 5, 1000] {
             let parts = bytes.chunks(part).map(<[u8]>::to_vec).collect();
             let (client, _answers) = Scripted::new(parts, true);
-            let mut adapter = AuthorityAdapter::new(client);
+            let mut adapter = AuthorityAdapter::new(client, Arc::default());
             let mut out: Vec<u8> = Vec::new();
             let mut buf = vec![0; room];
             loop {
@@ -208,7 +209,7 @@ async fn nothing_behind_a_held_block_is_held_with_it() {
     let rest = [&block[12..], &data].concat();
     let parts = vec![opening(), block[..12].to_vec(), rest];
     let (client, _answers) = Scripted::new(parts, true);
-    let mut adapter = AuthorityAdapter::new(client);
+    let mut adapter = AuthorityAdapter::new(client, Arc::default());
     let mut buf = [0; 8192];
     for expected in [opening().len(), block.len(), data.len(), 0] {
         assert_eq!(adapter.read(&mut buf).await.unwrap(), expected);
@@ -219,7 +220,7 @@ async fn nothing_behind_a_held_block_is_held_with_it() {
 async fn writes_pass_unchanged() {
     let (mut client, server) = UnixStream::pair().unwrap();
     let vectored = server.is_write_vectored();
-    let mut adapter = AuthorityAdapter::new(server);
+    let mut adapter = AuthorityAdapter::new(server, Arc::default());
     assert!(vectored && adapter.is_write_vectored());
     adapter.write_all(b"PRI * one ").await.unwrap();
     let two = [std::io::IoSlice::new(b"tw"), std::io::IoSlice::new(b"o")];

@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use echopost::ingest::frames::Follower;
+use echopost::ingest::authority::frames::Follower;
 use echopost::limits::RETRY_AFTER_MAX;
 use echopost::proto::store::StoredRecord;
 use echopost::replay::retry_after;
@@ -30,18 +30,21 @@ pub fn authority(data: &[u8]) {
     let Some((&size, stream)) = data.split_first() else {
         return;
     };
-    let whole = follow(stream, stream.len().max(1));
-    let pieces = follow(stream, usize::from(size).max(1));
-    if let (Some(whole), Some(pieces)) = (&whole, &pieces) {
-        assert_eq!(whole, pieces);
-        assert_eq!(whole.len(), stream.len());
+    for is_ending in [false, true] {
+        let whole = follow(stream, stream.len().max(1), is_ending);
+        let pieces = follow(stream, usize::from(size).max(1), is_ending);
+        if let (Some(whole), Some(pieces)) = (&whole, &pieces) {
+            assert_eq!(whole, pieces);
+            assert_eq!(whole.len(), stream.len());
+        }
     }
 }
 
 /// What a reader gets of `stream`, the rest included that was never released;
 /// `None` where a header block was too large.
-fn follow(stream: &[u8], size: usize) -> Option<Vec<u8>> {
+fn follow(stream: &[u8], size: usize, is_ending: bool) -> Option<Vec<u8>> {
     let mut follower = Follower::default();
+    follower.is_ending = is_ending;
     let mut out = Vec::new();
     let mut held = Vec::new();
     for piece in stream.chunks(size) {

@@ -26,14 +26,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
 use client::Channels;
 use disk::{Kind, SmallDisk};
 use group::Group;
 use outage::{Figures, Outage};
 use support::agent::{Agent, Builder};
-use support::temp_folder;
+use support::{release, temp_folder};
 
 const RECORDS: &str = "ECHOPOST_RECORDS";
 const USUAL_RECORDS: usize = 30_000;
@@ -90,36 +89,11 @@ fn on_disk() -> Option<SmallDisk> {
     disk
 }
 
-/// The agent as it is shipped: the code alone of one that was built for debugging
-/// does not fit these hosts. Built once a test process.
-fn release_executable() -> &'static Path {
-    static EXECUTABLE: LazyLock<PathBuf> = LazyLock::new(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("");
-        let status = Command::new(env!("CARGO"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args([
-                "build",
-                "--locked",
-                "--quiet",
-                "--release",
-                "--bin",
-                "echopost",
-            ])
-            .arg("--target-dir")
-            .arg(&target)
-            .status()
-            .expect("run cargo");
-        assert!(status.success(), "the agent does not build");
-        target.join("release/echopost")
-    });
-    &EXECUTABLE
-}
-
 /// A copy of the agent that nobody has in memory yet, so that its pages count
 /// for who runs it.
 fn own_executable(folder: &Path) -> PathBuf {
     let path = folder.join("echopost");
-    support::copy_executable(release_executable(), &path);
+    support::copy_executable(release::executable(), &path);
     let file = File::open(&path).expect("open the copy");
     file.sync_all().expect("flush the copy");
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("drop the copy");
@@ -170,7 +144,7 @@ fn a_quarter_of_a_gibibyte_of_address_space() {
         MANY.. => ADDRESS_SPACE_KIB,
         _ => LESS_ADDRESS_SPACE_KIB,
     };
-    let exe = release_executable();
+    let exe = release::executable();
     let mut agent = limited(&format!("ulimit -v {kib}"), exe, folder.path())
         .health_url(&outage.server.url())
         .spawn();
@@ -183,7 +157,7 @@ fn a_quarter_of_a_gibibyte_of_address_space() {
 fn thirty_two_descriptors_and_a_channel_for_each_record() {
     let folder = temp_folder();
     let mut outage = Outage::new(records(USUAL_CHANNELS));
-    let exe = release_executable();
+    let exe = release::executable();
     let mut agent = limited(&format!("ulimit -n {DESCRIPTORS}"), exe, folder.path())
         .health_url(&outage.server.url())
         .spawn();
@@ -203,7 +177,7 @@ fn a_disk_of_64_mebibytes() {
     let mut outage = Outage::new(records(USUAL_RECORDS));
     let script = "exec \"$0\" \"$@\"";
     let mut agent = disk
-        .agent_by_shell(script, release_executable(), &outage.server)
+        .agent_by_shell(script, release::executable(), &outage.server)
         .spawn();
     let figures = outage.play(&mut agent, Channels::Kept, Some("disk full"));
     let left = disk.available() / 1024;

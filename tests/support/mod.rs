@@ -14,6 +14,7 @@ pub mod preload;
 pub mod process;
 pub mod progress;
 pub mod raw;
+pub mod release;
 pub mod samples;
 pub mod sender;
 pub mod server;

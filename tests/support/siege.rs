@@ -25,6 +25,12 @@ impl Siege {
         Siege::with(Agent::builder)
     }
 
+    /// The agent as it is shipped.
+    pub fn of_the_shipped() -> Siege {
+        let command = || Command::new(super::release::executable());
+        Siege::with(|folder| Agent::from_command(command(), folder))
+    }
+
     /// An agent that may have so many descriptors.
     pub fn with_descriptors(limit: u32) -> Siege {
         Siege::with(|folder| {

@@ -1,18 +1,24 @@
 //! Lets hyper serve gRPC clients that send a socket's path as `:authority`.
 //!
-//! grpc C-core, Swift and Java do so on UNIX sockets, and hyper refuses it as a
+//! grpc C-core, Swift and Java do so on UNIX sockets, and h2, which drives HTTP/2 for hyper, refuses it as a
 //! `PROTOCOL_ERROR` (spec 3). The adapter stands between the accepted stream and
-//! hyper, and overwrites such values at equal length as they come in.
+//! h2, and overwrites such values at equal length as they come in.
+
+pub mod frames;
+pub mod hpack;
+pub mod huffman;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::frames::{Follower, TooLarge};
 use crate::limits;
+use frames::{Follower, TooLarge};
 
 /// An accepted stream whose read side makes every `:authority` acceptable.
 ///
@@ -24,6 +30,8 @@ use crate::limits;
 pub struct AuthorityAdapter<S> {
     inner: S,
     follower: Follower,
+    /// Set once the connection is asked to end.
+    ending: Arc<AtomicBool>,
     /// A frame header or header block that has not come whole; or one that has,
     /// and is on its way to the reader.
     held: Vec<u8>,
@@ -37,10 +45,12 @@ pub struct AuthorityAdapter<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
-    /// Adapts a stream from which nothing has been read yet.
-    pub fn new(inner: S) -> Self {
+    /// Adapts a stream from which nothing has been read yet. `ending` is set before the
+    /// connection is asked to end ([`Follower::is_ending`]).
+    pub fn new(inner: S, ending: Arc<AtomicBool>) -> Self {
         AuthorityAdapter {
             inner,
+            ending,
             follower: Follower::default(),
             held: Vec::new(),
             released: 0,
@@ -88,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
         let mut fresh = ReadBuf::new(scratch);
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut fresh))?;
         if fresh.filled().is_empty() {
-            // The client is gone: hyper may see what it left.
+            // The client is gone: h2 may see what it left.
             self.follower.give_up();
         }
         self.held.extend_from_slice(fresh.filled());
@@ -150,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for AuthorityAdapter<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.follower.is_ending = this.ending.load(Relaxed);
         // Reading nothing would mean the end.
         while buf.remaining() > 0 {
             if this.released > 0 {

@@ -14,9 +14,16 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a frame's header (RFC 9113 4.1).
 const HEAD: usize = 9;
 
+/// Of no known type: such frames are ignored (RFC 9113 4.1).
+const UNKNOWN: u8 = 0xff;
+
+/// Where a frame's header has its type.
+const TYPE_AT: usize = 3;
+
 /// Frame types and flags of RFC 9113 section 6.
 const HEADERS: u8 = 0x1;
 const PUSH_PROMISE: u8 = 0x5;
+const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
@@ -44,7 +51,7 @@ enum State {
     Head(Block),
     /// In the payload of a frame that is of no interest; so many bytes to come.
     Payload(usize),
-    /// The client broke the protocol: hyper gets to see how, and answers it.
+    /// The client broke the protocol: h2 gets to see how, and answers it.
     GivenUp,
 }
 
@@ -65,8 +72,10 @@ enum Verdict {
     Wait,
     /// A frame of no interest with a payload of so many bytes.
     Other(usize),
-    /// The first so many bytes are a whole header block.
-    Block(usize),
+    /// The same, and it concerns the window of that stream.
+    StreamWindow(usize, u32),
+    /// The first so many bytes are a whole header block, of that stream.
+    Block(usize, u32),
     /// No client may send this.
     Violation,
 }
@@ -78,6 +87,13 @@ pub struct Follower {
     /// The client's first frame has passed.
     begun: bool,
     walker: Walker,
+    /// The connection is asked to end. A client may then begin a stream that crosses
+    /// h2's last GOAWAY. h2 ignores that, as RFC 9113 6.8 has it, but takes a
+    /// WINDOW_UPDATE for it as a breach of the protocol that costs the connection and
+    /// every call in flight. Answers are so short that none waits for one.
+    pub is_ending: bool,
+    /// The last stream that was begun before.
+    last_stream: u32,
 }
 
 impl Default for Follower {
@@ -86,6 +102,8 @@ impl Default for Follower {
             state: State::Preface(0),
             begun: false,
             walker: Walker::default(),
+            is_ending: false,
+            last_stream: 0,
         }
     }
 }
@@ -141,7 +159,20 @@ impl Follower {
                     self.state = State::Payload(payload);
                     Ok(Some(HEAD))
                 }
-                Verdict::Block(length) => {
+                Verdict::StreamWindow(payload, stream) => {
+                    if self.is_ending
+                        && stream > self.last_stream
+                        && let Some(kind) = rest.get_mut(TYPE_AT)
+                    {
+                        *kind = UNKNOWN;
+                    }
+                    self.state = State::Payload(payload);
+                    Ok(Some(HEAD))
+                }
+                Verdict::Block(length, stream) => {
+                    if !self.is_ending {
+                        self.last_stream = self.last_stream.max(stream);
+                    }
                     let whole = rest.get_mut(..length).unwrap_or_default();
                     self.begun = true;
                     self.state = match rewrite(&mut self.walker, whole) {
@@ -202,6 +233,9 @@ impl Block {
                 (Some(_), _) | (None, HEADERS | PUSH_PROMISE | CONTINUATION) => {
                     return Ok(Verdict::Violation);
                 }
+                (None, WINDOW_UPDATE) if head.stream != 0 => {
+                    return Ok(Verdict::StreamWindow(head.length, head.stream));
+                }
                 (None, _) => return Ok(Verdict::Other(head.length)),
             }
             let end = self.scanned + HEAD + head.length;
@@ -213,7 +247,7 @@ impl Block {
                 return Ok(Verdict::Wait);
             }
             if head.has(END_HEADERS) {
-                return Ok(Verdict::Block(end));
+                return Ok(Verdict::Block(end, head.stream));
             }
             self.stream = Some(head.stream);
             self.scanned = end;

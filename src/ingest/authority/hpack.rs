@@ -1,7 +1,7 @@
 //! Walks HPACK header blocks (RFC 7541) and makes their `:authority` acceptable.
 //!
 //! gRPC clients on UNIX sockets send the socket's path as `:authority`, which
-//! the `http` crate, and with it hyper, refuses (spec 3). The values are
+//! the `http` crate, and with it h2, refuses (spec 3). The values are
 //! overwritten where they stand. As neither their encoded nor their decoded
 //! length changes, the dynamic tables of both ends go on evicting alike.
 
@@ -65,7 +65,7 @@ impl Walker {
     /// Walks one whole header block and overwrites each `:authority` value that
     /// [`Authority`] would refuse.
     ///
-    /// Two are left, and hyper refuses them: an empty one, and a Huffman-coded
+    /// Two are left, and h2 refuses them: an empty one, and a Huffman-coded
     /// one of mostly non-ASCII bytes (see [`huffman::overwrite`]).
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Walker {
             return self.name(index).map(|_| ());
         }
         if first & 0xe0 == 0x20 {
-            // Where in a block this may stand is for hyper to judge.
+            // Where in a block this may stand is for h2 to judge.
             let size_max = integer(rest, first, 5)?;
             return self.resize(size_max);
         }
@@ -233,7 +233,7 @@ fn integer(rest: &mut &mut [u8], first: u8, prefix: u32) -> Result<usize, Invali
     if value < usize::from(mask) {
         return Ok(value);
     }
-    // Hyper takes four further bytes and no more; they cannot overflow.
+    // h2 takes four further bytes and no more; they cannot overflow.
     for shift in [0, 7, 14, 21] {
         let byte = byte(rest)?;
         value += usize::from(byte & 0x7f) << shift;

@@ -210,3 +210,34 @@ fn frames_are_looked_at_once_however_slowly_they_come() {
         assert_eq!(follower.needed(), end / HEAD * HEAD + HEAD);
     }
 }
+
+#[test]
+fn a_streams_window_is_hidden_once_the_connection_is_to_end() {
+    let window = |stream| frame(WINDOW_UPDATE, 0, stream, &[0, 0, 1, 0]);
+    for (is_ending, stream, kind) in [
+        (false, 5, WINDOW_UPDATE),
+        (true, 5, UNKNOWN),
+        // One that was begun before.
+        (true, 3, WINDOW_UPDATE),
+        // The connection's own.
+        (true, 0, WINDOW_UPDATE),
+    ] {
+        for split in 1..13 {
+            let mut follower = follower();
+            follower
+                .feed(&mut frame(HEADERS, END_HEADERS, 3, BLOCK))
+                .unwrap();
+            follower.is_ending = is_ending;
+            let mut held = window(stream)[..split].to_vec();
+            let mut out: Vec<u8> = Vec::new();
+            for rest in [&window(stream)[split..], &[]] {
+                let released = follower.feed(&mut held).unwrap();
+                out.extend(held.drain(..released));
+                held.extend(rest);
+            }
+            let mut expected = window(stream);
+            expected[TYPE_AT] = kind;
+            assert_eq!(out, expected, "{is_ending}, stream {stream}, split {split}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 
 use tonic::Status;
 
-use crate::limits::{LABELS_MAX, PIPELINES_MAX};
+use crate::limits::{METADATA_MAX, PIPELINES_MAX};
 
 /// Field numbers of `LogRequest` in `proto/logagent.proto`.
 const PIPELINES: u64 = 2;
@@ -21,7 +21,7 @@ const I32: u64 = 5;
 ///
 /// # Errors
 /// RESOURCE_EXHAUSTED for more than [`PIPELINES_MAX`] pipelines, or more than
-/// [`LABELS_MAX`] bytes of them and the API key.
+/// [`METADATA_MAX`] bytes of them and the API key.
 pub fn check(message: &[u8]) -> Result<(), Status> {
     let (mut pipelines, mut bytes) = (0_usize, 0_usize);
     for (field, length) in (Fields { rest: message }) {
@@ -37,9 +37,9 @@ pub fn check(message: &[u8]) -> Result<(), Status> {
             "the request names {pipelines} pipelines, the limit is {PIPELINES_MAX}"
         )));
     }
-    if bytes > LABELS_MAX {
+    if bytes > METADATA_MAX {
         return Err(Status::resource_exhausted(format!(
-            "pipelines and api_key have {bytes} bytes, the limit is {LABELS_MAX}"
+            "pipelines and api_key have {bytes} bytes, the limit is {METADATA_MAX}"
         )));
     }
     Ok(())
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_labels_count_and_only_so_many_fit() {
+    fn only_metadata_counts_and_only_so_much_fits() {
         let odd = [
             0x20, 0x81, 0x01, 0x29, 1, 2, 3, 4, 5, 6, 7, 8, 0x35, 1, 2, 3, 4,
         ];
@@ -117,14 +117,14 @@ mod tests {
             ("a usual one", request(3, 20, 40), true),
             ("as many as may be", request(PIPELINES_MAX, 1, 0), true),
             ("one too many", request(PIPELINES_MAX + 1, 0, 0), false),
-            ("as long as may be", request(1, LABELS_MAX - 9, 9), true),
-            ("a byte too long", request(1, LABELS_MAX - 9, 10), false),
+            ("as long as may be", request(1, METADATA_MAX - 9, 9), true),
+            ("a byte too long", request(1, METADATA_MAX - 9, 10), false),
             (
                 "behind fields of other kinds",
                 [&odd[..], &request(PIPELINES_MAX + 1, 0, 0)].concat(),
                 false,
             ),
-            ("cut off", request(1, LABELS_MAX, 0)[..200].to_vec(), true),
+            ("cut off", request(1, METADATA_MAX, 0)[..200].to_vec(), true),
             ("a varint without end", vec![0xff; 20], true),
         ] {
             assert_eq!(check(&message).is_ok(), fits, "{case}");
