@@ -134,21 +134,30 @@ fn quiet(pid: u32, flags: &Flags) -> Vec<Figure> {
     ]
 }
 
-/// After 64 in flight on 4 connections, all answered.
+/// After 64 in flight on 4 connections, and after 32 on a connection for each record,
+/// all answered.
 ///
 /// # Errors
 /// The agent refused a record.
 pub fn flight(agent: &Path, _: &Flags) -> Result<Vec<Figure>, String> {
-    let send = |scene: &mut Scene| {
-        // What the agent gives back at its start is given back before.
-        rest(scene)?;
-        scene
-            .send(FLIGHT, Until::Records(FLIGHT_RECORDS))
-            .map(|_| ())
-    };
-    let lives = lives(agent, &[], send)?;
-    let samples: Vec<_> = lives.iter().map(|(scene, _)| scene.memory()).collect();
-    Ok(Memory::figures("64 in flight", &samples))
+    let mut figures = Vec::new();
+    let shapes = [
+        ("64 in flight", FLIGHT),
+        ("32 in flight, a channel a record", speed::SDK),
+    ];
+    for (name, shape) in shapes {
+        let send = |scene: &mut Scene| {
+            // What the agent gives back at its start is given back before.
+            rest(scene)?;
+            scene
+                .send(shape, Until::Records(FLIGHT_RECORDS))
+                .map(|_| ())
+        };
+        let lives = lives(agent, &[], send)?;
+        let samples: Vec<_> = lives.iter().map(|(scene, _)| scene.memory()).collect();
+        figures.extend(Memory::figures(name, &samples));
+    }
+    Ok(figures)
 }
 
 /// After as many large records at once.

@@ -21,14 +21,18 @@ const ONE: Shape = Shape {
 };
 
 /// One channel for all, and one for each record; 64 on 4 is spec 9's shape.
-const SHAPES: [(&str, Shape, bool); 6] = [
+const SHAPES: [(&str, Shape, bool); 7] = [
     ("16 in flight, 1 channel", shape(16, Some(1)), false),
     ("64 in flight, 1 channel", shape(64, Some(1)), false),
     ("64 in flight, 4 channels", FLIGHT, true),
     ("1 in flight, a channel a record", shape(1, None), false),
     ("16 in flight, a channel a record", shape(16, None), false),
-    ("64 in flight, a channel a record", shape(64, None), true),
+    ("32 in flight, a channel a record", SDK, true),
+    ("64 in flight, a channel a record", shape(64, None), false),
 ];
+
+/// A new channel for every record, from so many threads at once: the SDK's way (spec 9).
+pub const SDK: Shape = shape(32, None);
 
 const fn shape(in_flight: usize, connections: Option<usize>) -> Shape {
     Shape {
