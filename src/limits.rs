@@ -305,6 +305,12 @@ pub const PATIENCE_AFTER_DELIVERED: Duration = Duration::from_secs(2);
 pub const PATIENCE_MIN: Duration = Duration::from_secs(10);
 /// Longest patience.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+/// Tries of one record in a row that break off without an answer before it is set aside …
+pub const BREAKS_MIN: u32 = 5;
+/// … and the time over which they have to go on at least: longer than a restart …
+pub const BREAKS_TIME_MIN: Duration = Duration::from_secs(60);
+/// … which doubles with each record so set aside, up to this.
+pub const BREAKS_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Refusals in a row after which a refusal counts as doubtful.
 pub const REFUSALS_TRUSTED: u32 = 16;
 /// Delivered records that a killed agent's successor may send again (spec 6).

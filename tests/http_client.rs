@@ -36,6 +36,7 @@ async fn a_record_goes_out_byte_for_byte() {
     let common = format!(
         "Host: 127.0.0.1:{}\r\n\
          User-Agent: echopost/{}\r\n\
+         Accept: */*\r\n\
          Authorization: Basic dXNlcjpwYXNzIHdvcmQ=\r\n",
         server.port,
         env!("CARGO_PKG_VERSION")

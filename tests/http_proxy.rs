@@ -49,6 +49,7 @@ async fn requests_name_the_whole_url_and_carry_both_credentials() {
             "{line} HTTP/1.1\r\n\
              Host: main.test:81\r\n\
              User-Agent: echopost/{}\r\n\
+             Accept: */*\r\n\
              Authorization: Basic bWFpbjpwYXNz\r\n\
              Proxy-Authorization: Basic dXNlcjpwQHNz\r\n",
             env!("CARGO_PKG_VERSION")

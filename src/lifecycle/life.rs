@@ -61,8 +61,8 @@ impl Quiet {
 enum Calm {
     /// A record has come in.
     Records,
-    /// The server is gone again.
-    Unhealthy,
+    /// The server is gone again: why.
+    Unhealthy(String),
     /// The store is closed and removed.
     Closed,
 }
@@ -102,21 +102,20 @@ impl Life {
 
     /// One outage, from the first probe to the closed store.
     async fn outage(&mut self) -> Result<()> {
-        let mut broken = false;
+        let mut broken = None;
         loop {
             self.buffer(broken).await;
-            broken = true;
             // The code that took the records goes, and that which sends them comes:
             // together they would be the peak.
             memory::release();
             loop {
                 match self.replayer.run().await? {
-                    Pause::Unreachable => break,
+                    Pause::Unreachable(why) => break broken = Some(why),
                     Pause::Drained => {}
                 }
                 match self.calm().await? {
                     Calm::Records => {}
-                    Calm::Unhealthy => break,
+                    Calm::Unhealthy(why) => break broken = Some(why),
                     Calm::Closed => return Ok(()),
                 }
             }
@@ -124,8 +123,8 @@ impl Life {
     }
 
     /// Probes until the server is healthy; not at once where a replay has just
-    /// `broken` off.
-    async fn buffer(&mut self, broken: bool) {
+    /// `broken` off, for that reason.
+    async fn buffer(&mut self, broken: Option<String>) {
         let mut raised = self.folder.raise_flag();
         if let Err(error) = &raised {
             let text = error.to_string();
@@ -134,8 +133,8 @@ impl Life {
         }
         let mut told = None;
         let mut probes = Probes::new();
-        if broken {
-            self.tell_unhealthy("no connection", &mut told);
+        if let Some(why) = broken {
+            self.tell_unhealthy(&why, &mut told);
             sleep(probes.next(random())).await;
         }
         while let Probe::Unhealthy(why) = self.replayer.probe().await {
@@ -184,8 +183,8 @@ impl Life {
                 let _ = timeout(wait, records).await;
                 continue;
             }
-            if let Probe::Unhealthy(_) = self.replayer.probe().await {
-                return Ok(Calm::Unhealthy);
+            if let Probe::Unhealthy(why) = self.replayer.probe().await {
+                return Ok(Calm::Unhealthy(why));
             }
             // The probe took its time: somebody may have come meanwhile.
             if self.until_leaving().is_zero() {

@@ -23,17 +23,18 @@ impl Backoff {
 
     /// The delay before the next try: `random` (0 to 1) of a ceiling that
     /// doubles, on top of what the server asked for. Never under
-    /// [`BACKOFF_FLOOR`]; with a `Retry-After` at most [`RETRY_AFTER_MAX`], and
+    /// [`BACKOFF_FLOOR`]. Of a `Retry-After` at most [`RETRY_AFTER_MAX`] counts, and
     /// the ceiling is at least half of that, up to [`BACKOFF_MAX`]: a date is the
-    /// same for a whole fleet.
+    /// same for a whole fleet, and so is the longest wait.
     #[must_use]
     pub fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
+        let retry_after = retry_after.map(|asked| asked.min(RETRY_AFTER_MAX));
         let spread = retry_after.unwrap_or_default() / 2;
         let ceiling = doubled(BACKOFF_MIN, self.tries, BACKOFF_MAX).max(spread.min(BACKOFF_MAX));
         self.tries = self.tries.saturating_add(1);
         let jitter = ceiling.mul_f64(fraction(random)).max(BACKOFF_FLOOR);
         match retry_after {
-            Some(floor) => floor.saturating_add(jitter).min(RETRY_AFTER_MAX),
+            Some(floor) => floor + jitter,
             None => jitter,
         }
     }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_a_floor_with_jitter_on_top_up_to_ten_minutes() {
+    fn retry_after_is_a_floor_of_ten_minutes_at_most_with_jitter_on_top() {
         for (asked, random, expected) in [
             (ms(0), 0.5, ms(250)),
             (ms(7_000), 0.0, ms(7_050)),
@@ -150,9 +151,10 @@ mod tests {
             (ms(7_000), 1.0, ms(10_500)),
             (ms(60_000), 1.0, ms(90_000)),
             (ms(500_000), 1.0, ms(530_000)),
-            (ms(599_800), 1.0, RETRY_AFTER_MAX),
-            (RETRY_AFTER_MAX, 0.0, RETRY_AFTER_MAX),
-            (Duration::MAX, 1.0, RETRY_AFTER_MAX),
+            (ms(599_800), 1.0, ms(629_800)),
+            (RETRY_AFTER_MAX, 0.0, ms(600_050)),
+            (RETRY_AFTER_MAX, 0.5, ms(615_000)),
+            (Duration::MAX, 1.0, ms(630_000)),
         ] {
             let delay = Backoff::new().next(random, Some(asked));
             assert_eq!(delay, expected, "{asked:?} {random}");

@@ -32,6 +32,16 @@ pub(super) fn basic(userinfo: &str) -> Result<Option<HeaderValue>, String> {
     Ok(Some(value))
 }
 
+/// User and password of what [`basic`] made, the longer one first: it may hold the
+/// other.
+pub(super) fn basic_pair(encoded: &str) -> Option<[String; 2]> {
+    let pair = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    let (user, password) = pair.split_once(':')?;
+    let mut pair = [user.to_owned(), password.to_owned()];
+    pair.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    Some(pair)
+}
+
 /// User and password of `user:password`, each percent-encoded.
 pub(super) fn percent_decoded(userinfo: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));

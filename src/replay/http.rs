@@ -1,11 +1,11 @@
 //! The HTTP/1.1 client: one keep-alive connection, one request in flight.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::header::{
-    self, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
-    RETRY_AFTER,
+    self, ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderName, HeaderValue,
+    PROXY_AUTHORIZATION, RETRY_AFTER,
 };
 use hyper::{Method, Request, Uri};
 use tokio::time::timeout;
@@ -27,6 +27,7 @@ const API_KEY: HeaderName = HeaderName::from_static("datanadhi-api-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const AGENT: HeaderValue = HeaderValue::from_static(USER_AGENT);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
 /// How long the client waits.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,8 @@ pub struct Answer {
     pub status: u16,
     /// `Retry-After` as it came.
     pub retry_after: Option<Vec<u8>>,
+    /// `Date`: by the server's own clock, which a date in `Retry-After` is by, too.
+    pub date: Option<SystemTime>,
     /// `Location`, for events: credentials masked, cut at [`LOCATION_KEPT`].
     pub location: Option<String>,
     /// The first [`ANSWER_BODY_KEPT`](crate::limits::ANSWER_BODY_KEPT) bytes of the body.
@@ -157,6 +160,10 @@ impl Client {
                 .headers
                 .get(RETRY_AFTER)
                 .map(|value| value.as_bytes().to_vec()),
+            date: received
+                .headers
+                .get(DATE)
+                .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok()),
             location: received.location().map(|text| shown(&text)),
             body_start: received.body_start,
         })
@@ -290,6 +297,8 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(HOST, self.route.endpoint().host_header().clone());
         headers.insert(header::USER_AGENT, AGENT);
+        // Without it, some firewalls take the request for an attack.
+        headers.insert(ACCEPT, ANYTHING);
         if let Some(value) = self.route.endpoint().authorization() {
             headers.insert(AUTHORIZATION, value.clone());
         }

@@ -3,6 +3,7 @@
 mod authority;
 pub mod backoff;
 pub mod body;
+pub mod breaks;
 mod connect;
 mod connection;
 mod credentials;

@@ -10,6 +10,7 @@ use crate::events::Events;
 use crate::limits::LOCATION_KEPT;
 use crate::log::FailureLog;
 use crate::replay::body::body;
+use crate::replay::breaks::Breaks;
 use crate::replay::delivered::DeliveryTracker;
 use crate::replay::dice::random;
 use crate::replay::http::{Answer, Client, Delivery, Failure, Probe, Timeouts};
@@ -26,8 +27,8 @@ use crate::store::{self, Record};
 pub enum Pause {
     /// The store is empty.
     Drained,
-    /// The main server cannot be reached.
-    Unreachable,
+    /// The main server cannot be reached: why.
+    Unreachable(String),
 }
 
 /// Sends what the store holds.
@@ -42,6 +43,7 @@ pub struct Replayer {
     credentials: Vec<String>,
     tracker: DeliveryTracker,
     pace: Pace,
+    breaks: Breaks,
     delivered: u64,
     set_aside: u64,
 }
@@ -52,7 +54,7 @@ enum Step {
     Next,
     /// The same record again, after the back-off.
     Again,
-    Unreachable,
+    Unreachable(String),
 }
 
 impl Replayer {
@@ -75,6 +77,7 @@ impl Replayer {
             session,
             api_key,
             pace: Pace::new(),
+            breaks: Breaks::default(),
             delivered: 0,
             set_aside: 0,
         }
@@ -117,25 +120,27 @@ impl Replayer {
                 return Ok(Pause::Drained);
             }
             for record in batch {
-                if !self.settle(&record).await {
+                if let Err(why) = self.settle(&record).await {
                     self.tracker.flush().await;
-                    return Ok(Pause::Unreachable);
+                    return Ok(Pause::Unreachable(why));
                 }
             }
         }
     }
 
-    /// Tries a record until it is delivered or set aside; false when the server
-    /// is gone.
-    async fn settle(&mut self, record: &Record) -> bool {
+    /// Tries a record until it is delivered or set aside.
+    ///
+    /// # Errors
+    /// Why the server cannot be reached.
+    async fn settle(&mut self, record: &Record) -> std::result::Result<(), String> {
         loop {
             if let Some(at) = self.pace.not_before() {
                 self.tracker.meanwhile(pin!(sleep_until(at.into()))).await;
             }
             match self.try_once(record).await {
-                Step::Next => return true,
+                Step::Next => return Ok(()),
                 Step::Again => {}
-                Step::Unreachable => return false,
+                Step::Unreachable(why) => return Err(why),
             }
         }
     }
@@ -164,7 +169,10 @@ impl Replayer {
             self.tracker.meanwhile(post).await
         };
         match answer {
-            Ok(answer) => self.heed(record, &answer, &api_key).await,
+            Ok(answer) => {
+                self.breaks.answered();
+                self.heed(record, &answer, &api_key).await
+            }
             Err(Failure::Unsendable(why)) => {
                 let refusal = Refusal {
                     status: None,
@@ -174,21 +182,36 @@ impl Replayer {
                 self.set_aside(record, Verdict::Refused, &refusal).await
             }
             Err(Failure::Unreachable(why)) => {
-                self.events
-                    .emit("main_unreachable", &[("error", (&why).into())]);
+                // It may quote what a server says, which knows all of that.
+                let why = self.masked(&why, &api_key);
+                self.events.emit(
+                    "main_unreachable",
+                    &[("error", (&why).into()), ("key", record.key.into())],
+                );
+                if self.breaks.broke_off(record.key, Instant::now()) {
+                    return self.set_aside_broken(record, &why).await;
+                }
                 self.pace.not_now(Instant::now(), random());
-                Step::Unreachable
+                Step::Unreachable(why)
             }
         }
     }
 
     /// Does what the server's answer asks for.
     async fn heed(&mut self, record: &Record, answer: &Answer, api_key: &str) -> Step {
-        let verdict = verdict::of_status(answer.status);
+        let verdict = match answer.status {
+            // An agent that was started without the key must not set everything aside.
+            401 if api_key.is_empty() => {
+                self.events.emit("no_api_key", &[]);
+                Verdict::NotNow
+            }
+            status => verdict::of_status(status),
+        };
+        let now = answer.date.unwrap_or_else(SystemTime::now);
         let asked = answer
             .retry_after
             .as_deref()
-            .and_then(|value| retry_after::parse(value, SystemTime::now()));
+            .and_then(|value| retry_after::parse(value, now));
         match self.pace.answered(verdict, asked, Instant::now(), random) {
             Outcome::Delivered => {
                 self.delivered += 1;
@@ -207,6 +230,20 @@ impl Replayer {
                 Step::Again
             }
         }
+    }
+
+    /// A record that the server dies of, it seems.
+    async fn set_aside_broken(&mut self, record: &Record, why: &str) -> Step {
+        let refusal = Refusal {
+            status: None,
+            answer: why.as_bytes(),
+            secrets: &[],
+        };
+        let step = self.set_aside(record, Verdict::Doubtful, &refusal).await;
+        if let Step::Next = step {
+            self.breaks.set_aside();
+        }
+        step
     }
 
     async fn finish(&mut self, record: &Record, delivered: bool) -> Step {

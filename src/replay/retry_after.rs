@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::limits::RETRY_AFTER_MAX;
 
-/// How long the server asks to wait, from `now`: delay-seconds or an HTTP-date,
+/// How long the server asks to wait, from `now` by its own clock: delay-seconds or an HTTP-date,
 /// at most [`RETRY_AFTER_MAX`]. A date in the past is zero; what is neither is
 /// `None`.
 #[must_use]

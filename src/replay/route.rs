@@ -3,6 +3,7 @@
 use hyper::Uri;
 
 use super::authority::{Authority, Scheme};
+use super::credentials::basic_pair;
 use super::endpoint::Endpoint;
 use super::proxy::Proxy;
 
@@ -67,7 +68,8 @@ impl Route {
         Uri::try_from(url).unwrap_or_else(|_| path.clone())
     }
 
-    /// The credentials of the URLs as they are sent: what a server may quote.
+    /// The credentials of the URLs as they are sent, and user and password by
+    /// themselves: what a server may quote.
     pub(super) fn credentials(&self) -> Vec<String> {
         let values = [
             self.endpoint.authorization(),
@@ -77,7 +79,9 @@ impl Route {
             let (_scheme, secret) = value.to_str().ok()?.split_once(' ')?;
             Some(secret.to_owned())
         });
-        texts.collect()
+        let sent: Vec<String> = texts.collect();
+        let pairs = sent.iter().filter_map(|secret| basic_pair(secret));
+        sent.iter().cloned().chain(pairs.flatten()).collect()
     }
 
     /// `why`, with the proxy that may be the cause.

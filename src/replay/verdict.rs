@@ -19,7 +19,8 @@ pub enum Verdict {
 pub fn of_status(status: u16) -> Verdict {
     match status {
         200..=299 => Verdict::Delivered,
-        408 | 421 | 425 | 429 | 502 | 503 | 504 | 507 => Verdict::NotNow,
+        408 | 421 | 423 | 425 | 429 => Verdict::NotNow,
+        502..=504 | 507 | 509 | 520..=530 | 598 | 599 => Verdict::NotNow,
         401 | 403 | 409 | 500..=599 => Verdict::Doubtful,
         400..=499 => Verdict::Refused,
         _ => Verdict::NotNow,
@@ -40,17 +41,24 @@ mod tests {
         ),
         ("401, 403, 409, 500, 501, 505, 5xx", Verdict::Doubtful),
         (
-            "408, 421, 425, 429, 502, 503, 504, 507, 3xx, 1xx",
+            "408, 421, 423, 425, 429, 502, 503, 504, 507, 509, 520 to 530, 598, 599, 3xx, 1xx",
             Verdict::NotNow,
         ),
     ];
+
+    fn names(row: &str, wanted: &str) -> bool {
+        row.split(", ").any(|named| match named.split_once(" to ") {
+            Some((first, last)) => (first..=last).contains(&wanted),
+            None => named == wanted,
+        })
+    }
 
     fn expected(status: u16) -> Verdict {
         let full = status.to_string();
         let class = format!("{}xx", status / 100);
         for wanted in [full, class] {
             for (row, verdict) in TABLE {
-                if row.split(", ").any(|named| named == wanted) {
+                if names(row, &wanted) {
                     return verdict;
                 }
             }

@@ -62,6 +62,7 @@ fn a_request_has_these_headers_and_no_others() {
             let length = post.body.len().to_string();
             // HTTP does not mind the case of names; Go's client writes them so.
             let expected = [
+                ("Accept", "*/*"),
                 ("Content-Length", length.as_str()),
                 ("Content-Type", "application/json"),
                 ("Datanadhi-Api-Key", key),

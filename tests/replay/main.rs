@@ -16,4 +16,5 @@ mod stage;
 mod standby;
 #[path = "../support/mod.rs"]
 mod support;
+mod unanswered;
 mod verdicts;
