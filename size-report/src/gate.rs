@@ -92,7 +92,8 @@ fn tolerance(figure: &str, base: f64) -> Option<f64> {
     let memory = |least: f64| Some(least.max(base * MEMORY_TOLERANCE));
     let (moment, field) = figure.rsplit_once(": ").unwrap_or((figure, ""));
     let at_rest = moment == "memory/idle" || moment.starts_with("memory/standby");
-    let of_large = moment.starts_with("memory/24");
+    // How many connections there were at once, too.
+    let of_large = moment.starts_with("memory/24") || moment.starts_with("memory/32");
     match field {
         "" if figure == "size/total" => Some(SIZE_TOLERANCE),
         "anonymous" | "private dirty" if !of_large => memory(OWN_TOLERANCE),
