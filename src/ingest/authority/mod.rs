@@ -1,8 +1,9 @@
-//! Lets hyper serve gRPC clients that send a socket's path as `:authority`.
+//! Lets h2 serve gRPC clients that send a socket's path as `:authority`.
 //!
-//! grpc C-core, Swift and Java do so on UNIX sockets, and h2, which drives HTTP/2 for hyper, refuses it as a
-//! `PROTOCOL_ERROR` (spec 3). The adapter stands between the accepted stream and
-//! h2, and overwrites such values at equal length as they come in.
+//! grpc C-core, Swift and Java do so on UNIX sockets, and h2, hyper's HTTP/2 too, refuses
+//! it as a `PROTOCOL_ERROR` (spec 3). The adapter stands between the accepted stream and
+//! h2, and overwrites such values at equal length as they come in. It hides one more
+//! thing from h2, once a connection is to end ([`Follower::is_ending`]).
 
 pub mod frames;
 pub mod hpack;
