@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::stage::{Stage, on_try, texts};
+use crate::stage::{Stage, delivered, on_try, texts};
 use crate::support::agent::session_file;
 use crate::support::server::{Answer, Ending, MainServer};
 use crate::support::wait;
@@ -46,7 +46,10 @@ fn without_any_key_a_401_says_nothing_of_the_record() {
     });
     let stage = Stage::new(server);
     stage.store(&texts(["one"]));
-    stage.wait_for(r#""one""#);
+    // By then a back-off may have half a minute.
+    wait::until(DIES_FOR, "its delivery", || {
+        stage.tries_of(r#""one""#).iter().any(|one| delivered(one))
+    });
     assert_eq!(session_file(stage.folder.path(), "agent-failure.log"), None);
     assert!(!stage.agent.events_named("no_api_key").is_empty());
 }
