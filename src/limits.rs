@@ -93,6 +93,9 @@ pub const KEPT_GRACE: Duration = Duration::from_secs(1);
 /// A connection that was asked to end and has no call in flight is cut after
 /// this time.
 pub const CLOSE_GRACE: Duration = Duration::from_millis(200);
+/// The same once the agent stops while others wait for its place, of whom there may be
+/// hundreds: all are served one placeful after the other within [`STOP_DRAIN`].
+pub const CLOSE_GRACE_CROWDED: Duration = Duration::from_millis(20);
 /// Connections that are on their way out at a time, to make room.
 pub const EVICTIONS_MAX: usize = 8;
 /// Calls or connections at once that are a crowd: malloc keeps what it frees of them …

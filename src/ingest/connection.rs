@@ -29,7 +29,7 @@ use crate::ingest::admission::{Admission, Admitted};
 use crate::ingest::authority::AuthorityAdapter;
 use crate::ingest::body::RequestBody;
 use crate::ingest::service::{IDEMPOTENCY_KEY, IngestService, SEND_LOG};
-use crate::limits::{CLOSE_GRACE, HEADER_LIST_MAX, PATH_SHOWN, SEND_BUFFER_MAX, STREAM_WINDOW};
+use crate::limits::{HEADER_LIST_MAX, PATH_SHOWN, SEND_BUFFER_MAX, STREAM_WINDOW};
 use crate::proto::logagent::log_agent_server::LogAgentServer;
 
 /// The generated service, around ours.
@@ -52,7 +52,7 @@ async fn drive(stream: UnixStream, admitted: Admitted, service: LogAgent) {
         .handshake(stream);
     let told_long_ago = async {
         peer.closed().await;
-        sleep(CLOSE_GRACE).await;
+        sleep(admitted.admission.close_grace()).await;
     };
     let mut connection = tokio::select! {
         shaken = handshake => match shaken {
@@ -73,7 +73,7 @@ async fn drive(stream: UnixStream, admitted: Admitted, service: LogAgent) {
         () = peer.closed() => connection.graceful_shutdown(),
     }
     // A client that does not react to GOAWAY cannot keep its place.
-    while timeout(CLOSE_GRACE, calls.accept(&mut connection))
+    while timeout(admitted.admission.close_grace(), calls.accept(&mut connection))
         .await
         .is_err()
         && peer.is_calling()

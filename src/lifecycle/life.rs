@@ -246,7 +246,7 @@ impl Life {
     /// nobody has called or gone on sending.
     async fn drain(&self, hidden_at: Instant) -> bool {
         // Those that never called may be about to: they are not sent away.
-        self.admission.shut_down(false);
+        self.admission.close_served();
         let _ = timeout(LEAVE_DRAIN, async {
             let silent = async {
                 sleep(LEAVE_SETTLE).await;

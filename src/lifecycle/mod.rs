@@ -215,9 +215,9 @@ async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
         let drained = async {
             // Who has just come may be about to call, and could not tell a
             // connection that is cut from a call that failed.
-            life.admission.shut_down(false);
+            life.admission.stop();
             let _ = timeout(IDLE_GRACE, life.admission.wait_until_empty()).await;
-            life.admission.shut_down(true);
+            life.admission.stop_all();
             life.admission.wait_until_empty().await;
         };
         let _ = timeout(STOP_DRAIN, drained).await;

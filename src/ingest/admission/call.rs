@@ -11,7 +11,8 @@ use crate::limits::{BODY_BUDGET, CALL_OVERHEAD, SIGN_OF_LIFE};
 
 /// A connection that counts.
 pub struct Admitted {
-    pub(super) admission: Arc<Admission>,
+    /// Where it counts.
+    pub admission: Arc<Admission>,
     /// What is known of it.
     pub peer: Arc<Peer>,
 }
@@ -131,6 +132,9 @@ impl Drop for Call {
         admission.open.fetch_sub(1, Relaxed);
         peer.in_flight.fetch_sub(1, Relaxed);
         peer.served.store(true, Relaxed);
+        if admission.stopping.load(Relaxed) {
+            peer.close();
+        }
         *peer
             .idle_since
             .lock()

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use crate::limits::{
-    BODY_BUDGET, CONNECTIONS_MAX, CROWD_LOOK, CROWD_MIN, DESCRIPTORS_RESERVED, IDLE_GRACE,
+    BODY_BUDGET, CLOSE_GRACE, CLOSE_GRACE_CROWDED, CONNECTIONS_MAX, CROWD_LOOK, CROWD_MIN, DESCRIPTORS_RESERVED, IDLE_GRACE,
     KEPT_GRACE, SIGNS_BUDGET, STREAM_ALLOWANCES,
 };
 use crate::memory;
@@ -51,8 +51,10 @@ pub struct Admission {
     releasing: AtomicBool,
     /// A connection has ended.
     ended: Notify,
-    /// Every connection is to end.
+    /// The agent stops: a connection ends once it has been served …
     stopping: AtomicBool,
+    /// … and by now every connection.
+    ending_all: AtomicBool,
 }
 
 impl Admission {
@@ -79,6 +81,7 @@ impl Admission {
             releasing: AtomicBool::new(false),
             ended: Notify::new(),
             stopping: AtomicBool::new(false),
+            ending_all: AtomicBool::new(false),
         })
     }
 
@@ -107,7 +110,7 @@ impl Admission {
             closing: Arc::default(),
             close: Notify::new(),
         });
-        if self.stopping.load(Relaxed) {
+        if self.ending_all.load(Relaxed) {
             peer.close();
         }
         peers.push(Arc::clone(&peer));
@@ -138,15 +141,34 @@ impl Admission {
         Waiting::new(&self.wanted)
     }
 
-    /// Asks every connection to end after the calls in flight; with `unserved`, also
-    /// those that have not called yet, and those to come after the calls that they have
-    /// sent by then.
-    pub fn shut_down(&self, unserved: bool) {
-        self.stopping.fetch_or(unserved, Relaxed);
-        for peer in self.peers().iter() {
-            if unserved || peer.served.load(Relaxed) {
-                peer.close();
-            }
+    /// Asks every connection that has called to end after the calls in flight.
+    pub fn close_served(&self) {
+        let peers = self.peers();
+        let served = peers.iter().filter(|peer| peer.served.load(Relaxed));
+        served.for_each(|peer| peer.close());
+    }
+
+    /// The same, and from now on each one that has been served: others may wait for its
+    /// place, and the time to stop is short.
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.close_served();
+    }
+
+    /// Asks every connection to end after the calls in flight, and those to come after
+    /// the calls that they have sent by then.
+    pub fn stop_all(&self) {
+        self.ending_all.store(true, Relaxed);
+        self.peers().iter().for_each(|peer| peer.close());
+    }
+
+    /// How long a connection that was asked to end may take to heed it.
+    #[must_use]
+    pub fn close_grace(&self) -> Duration {
+        let crowded = self.stopping.load(Relaxed) && self.wanted.load(Relaxed) > 0;
+        match crowded {
+            true => CLOSE_GRACE_CROWDED,
+            false => CLOSE_GRACE,
         }
     }
 
