@@ -337,7 +337,9 @@ fn calls_of_more_connections_than_places_are_answered_at_the_end() {
     let socket = trial.siege.socket();
     let mut callers: Vec<_> = (0..600).map(|_| Caller::at_once(&socket)).collect();
     trial.siege.agent.signal(Signal::TERM);
+    let told = Instant::now();
     let failures: Failures = callers.iter_mut().flat_map(Caller::failures).collect();
+    trial.note("answered after", told.elapsed());
     trial.none_failed(callers.len(), &failures);
     trial.end();
 }
