@@ -255,6 +255,12 @@ pub const SESSIONS_KEPT: usize = 10;
 /// Connecting to the main server, from the name's resolution over a proxy's
 /// tunnel to the TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this time without an end, a lookup is asked again beside the one that hangs; of
+/// those, each further one has twice the time. A resolver that is merely slow has ended by
+/// then.
+pub const LOOKUP_HANGS: Duration = Duration::from_secs(10);
+/// The longest such time: a thread that hangs for ever costs its stack.
+pub const LOOKUP_PATIENCE_MAX: Duration = Duration::from_secs(3600);
 /// What a lookup finds that ended after the connection that wanted it serves the
 /// next one for this long: more than the longest delay between two probes.
 pub const LOOKUP_KEPT: Duration = Duration::from_secs(10);
@@ -264,7 +270,10 @@ pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 /// Addresses tried at once; the oldest gives way, after a second. They are within
 /// [`DESCRIPTORS_RESERVED`].
 pub const CONNECT_ATTEMPTS_MAX: usize = 4;
-/// From the request's last byte to the end of the answer.
+/// For the body of an answer, after its head, which decides what becomes of the record
+/// (spec 6).
+pub const ANSWER_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// From the request's last byte to the head of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that the kernel may hold of a request, before it doubles them for its
 /// own needs: they count as sent, and in a memory cgroup.
@@ -280,10 +289,7 @@ pub const TUNNEL_ANSWER_MAX: usize = 8 * KIB;
 /// Bytes of an answer's status line and headers; servers stay below 8 KiB by
 /// default. hyper reads ahead, so that up to half as much again may pass.
 pub const ANSWER_HEAD_MAX: usize = 64 * KIB;
-/// Bytes before an answer's body in all, with those of the answers like 103 that come
-/// before it.
-pub const ANSWER_HEADS_MAX: u64 = 4 * ANSWER_HEAD_MAX as u64;
-/// Such answers that a proxy may give before that to CONNECT.
+/// Answers like 103 that a proxy may give to CONNECT before the one that counts.
 pub const TUNNEL_INTERIM_MAX: usize = 8;
 /// How long a kept connection may take to be ready for the next request: it is
 /// at once, unless the server answered before it had read the whole request.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{HeaderMap, LOCATION};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::body::Body;
 use super::stream::{Metered, Stream, Traffic};
 use crate::limits::{
-    ANSWER_BODY_KEPT, ANSWER_BODY_MAX, ANSWER_HEAD_MAX, ANSWER_HEADS_MAX, KEEP_ALIVE_SETTLE,
+    ANSWER_BODY_KEPT, ANSWER_BODY_MAX, ANSWER_BODY_TIMEOUT, ANSWER_HEAD_MAX, KEEP_ALIVE_SETTLE,
 };
 
 /// A connection and the task that drives it.
@@ -25,13 +26,23 @@ pub(super) struct Connection {
     task: JoinHandle<()>,
 }
 
-/// An answer that was read.
+/// An answer as far as it was read.
 pub(super) struct Received {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body_start: Vec<u8>,
-    /// The body was read to its end: the connection serves again.
-    pub(super) whole: bool,
+    pub(super) body_end: BodyEnd,
+}
+
+/// How the reading of a body ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BodyEnd {
+    /// At its end, after a head that every client reads alike: the connection serves again.
+    Reusable,
+    /// At its end, or at [`ANSWER_BODY_MAX`].
+    Read,
+    /// Before: why, as one line.
+    Broken(String),
 }
 
 /// An exchange that ended without an answer.
@@ -47,11 +58,16 @@ impl Connection {
         let (sender, driver) = Builder::new()
             .title_case_headers(true)
             .max_buf_size(ANSWER_HEAD_MAX)
+            // Lines that other clients take or skip are no reason to send a record for
+            // ever; [`HeadScan`](super::head::HeadScan) finds them.
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
             .handshake(TokioIo::new(metered))
             .await
             .map_err(|error| chain(&error))?;
         let task = tokio::spawn(async move {
-            // What went wrong reaches whoever waits for the answer.
+            // The exchange at hand gets the error, too.
             let _ = driver.await;
         });
         Ok(Connection {
@@ -62,7 +78,7 @@ impl Connection {
     }
 
     /// Whether another request can go out: not once the server has closed, or sent
-    /// what nobody has asked for.
+    /// what no request has asked for.
     pub(super) async fn is_ready(&mut self) -> bool {
         self.traffic.expect_quiet();
         self.sender.is_ready()
@@ -72,16 +88,16 @@ impl Connection {
             )
     }
 
-    /// Sends `request` and reads its answer, which has to be whole `limit`
+    /// Sends `request` and reads the head of its answer, which has to be there `limit`
     /// after the last byte that the server let through.
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
         limit: Duration,
-    ) -> Result<Received, Broken> {
+    ) -> Result<Response<Incoming>, Broken> {
         let start = Instant::now();
         let traffic = Arc::clone(&self.traffic);
-        let mut answer = std::pin::pin!(self.answer(request));
+        let mut answer = std::pin::pin!(self.head(request));
         loop {
             let deadline = traffic.sent_at().max(start) + limit;
             match timeout_at(deadline, answer.as_mut()).await {
@@ -97,47 +113,55 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, request: Request<Body>) -> Result<Received, Broken> {
+    async fn head(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Broken> {
         let before = self.traffic.received();
-        // Answers like 103, which are none yet, could come for ever.
-        self.traffic.let_in(ANSWER_HEADS_MAX);
-        let response = match self.sender.send_request(request).await {
-            Ok(response) => response,
-            Err(error) => {
-                return Err(Broken {
-                    why: reason(&error),
-                    // Cancelled is what never went out.
-                    unanswered: error.is_canceled() || self.traffic.received() == before,
-                });
-            }
-        };
-        self.traffic.let_in(u64::MAX);
+        self.traffic.expect_head();
+        let answer = self.sender.send_request(request).await;
+        answer.map_err(|error| Broken {
+            why: reason(&error),
+            // Cancelled is what never went out.
+            unanswered: error.is_canceled() || self.traffic.received() == before,
+        })
+    }
+
+    /// Reads the body of an answer for [`ANSWER_BODY_TIMEOUT`] at most.
+    pub(super) async fn body(&mut self, response: Response<Incoming>) -> Received {
         let (head, mut body) = response.into_parts();
-        let mut received = Received {
+        let mut start = Vec::new();
+        let read = timeout(ANSWER_BODY_TIMEOUT, read(&mut body, &mut start)).await;
+        let body_end = match read {
+            Ok(BodyEnd::Reusable) if self.traffic.head_was_odd() => BodyEnd::Read,
+            Ok(end) => end,
+            Err(_) => BodyEnd::Broken(format!("not through after {ANSWER_BODY_TIMEOUT:?}")),
+        };
+        Received {
             status: head.status.as_u16(),
             headers: head.headers,
-            body_start: Vec::new(),
-            whole: true,
-        };
-        let mut length = 0;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Broken {
-                why: format!("answered {}, then: {}", received.status, chain(&error)),
-                unanswered: false,
-            })?;
-            let Some(data) = frame.data_ref() else {
-                continue;
-            };
-            let room = ANSWER_BODY_KEPT - received.body_start.len();
-            received.body_start.extend(data.iter().take(room));
-            length += data.len();
-            if length > ANSWER_BODY_MAX {
-                received.whole = false;
-                break;
-            }
+            body_start: start,
+            body_end,
         }
-        Ok(received)
     }
+}
+
+/// Reads a body to its end, and keeps its `start`.
+async fn read(body: &mut Incoming, start: &mut Vec<u8>) -> BodyEnd {
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return BodyEnd::Broken(chain(&error)),
+        };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        let room = ANSWER_BODY_KEPT - start.len();
+        start.extend(data.iter().take(room));
+        length += data.len();
+        if length > ANSWER_BODY_MAX {
+            return BodyEnd::Read;
+        }
+    }
+    BodyEnd::Reusable
 }
 
 impl Drop for Connection {
@@ -156,7 +180,7 @@ impl Received {
     }
 }
 
-/// Why an answer could not be read, for someone who does not know hyper.
+/// Says why an answer could not be read, in words that need no knowledge of hyper.
 fn reason(error: &hyper::Error) -> String {
     let why = chain(error);
     if !error.is_parse() {

@@ -4,18 +4,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::HeaderValue;
 
-/// `text`, a URL or a part of one, with `***` in place of user and password.
-pub(super) fn mask(text: &str) -> String {
-    let start = text.find("//").map_or(0, |slashes| slashes + 2);
-    let (before, rest) = text.split_at(start);
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, after) = rest.split_at(end);
-    match authority.rsplit_once('@') {
-        Some((_credentials, host)) => format!("{before}***@{host}{after}"),
-        None => text.to_owned(),
-    }
-}
-
 /// The value of `Authorization` or `Proxy-Authorization` (RFC 7617) for
 /// `user:password`, each percent-encoded; none for the empty text. Marked
 /// sensitive, so that `Debug` does not show it.

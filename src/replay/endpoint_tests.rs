@@ -1,7 +1,6 @@
 //! Tables of URLs.
 
 use super::Endpoint;
-use crate::replay::credentials::mask;
 
 #[test]
 fn urls_that_name_a_server() {
@@ -298,24 +297,4 @@ fn user_and_password_become_basic_credentials() {
             .authorization()
             .is_none()
     );
-}
-
-#[test]
-fn masked_urls() {
-    for (text, masked) in [
-        ("", ""),
-        ("/a/b?c=d", "/a/b?c=d"),
-        ("/@a", "/@a"),
-        ("http://h:5000/a?b#c", "http://h:5000/a?b#c"),
-        ("http://u:p@h:5000/a?b#c", "http://***@h:5000/a?b#c"),
-        ("https://u@h", "https://***@h"),
-        ("https://u:p@q@h/x@y", "https://***@h/x@y"),
-        ("//u:p@h/a", "//***@h/a"),
-        ("http://h/a@b", "http://h/a@b"),
-        ("http://h?a@b", "http://h?a@b"),
-        ("u:p@h:5000", "***@h:5000"),
-        ("ftp://ü:é@h/ß", "ftp://***@h/ß"),
-    ] {
-        assert_eq!(mask(text), masked, "{text}");
-    }
 }

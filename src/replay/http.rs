@@ -1,26 +1,29 @@
 //! The HTTP/1.1 client: one keep-alive connection, one request in flight.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hyper::body::Incoming;
 use hyper::header::{
     self, ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderName, HeaderValue,
     PROXY_AUTHORIZATION, RETRY_AFTER,
 };
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
 use super::USER_AGENT;
 use super::body::Body;
 use super::connect::Connector;
-use super::connection::{Connection, Received};
-use super::credentials::mask;
+use super::connection::{BodyEnd, Connection, Received};
 use super::proxy::Proxy;
+use super::redact::Redactor;
 use super::redirect;
 use super::route::Route;
 use super::verdict::{self, Verdict};
 use crate::limits::{
-    ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS, PROBE_TIMEOUT,
+    ANSWER_BODY_KEPT, ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS,
+    PROBE_TIMEOUT,
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("datanadhi-api-key");
@@ -34,9 +37,9 @@ const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 pub struct Timeouts {
     /// For a connection, from the name's resolution to the TLS handshake.
     pub connect: Duration,
-    /// For the whole answer, from the last byte that could be sent.
+    /// For the head of the answer, from the last byte that could be sent.
     pub answer: Duration,
-    /// For a whole probe, redirects included.
+    /// For a probe, redirects included, up to the head of the last answer.
     pub probe: Duration,
 }
 
@@ -61,7 +64,7 @@ pub struct Delivery<'a> {
     pub body: &'a Body,
 }
 
-/// What the main server said.
+/// What the main server said, without the secrets that it may have quoted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
@@ -70,17 +73,19 @@ pub struct Answer {
     pub retry_after: Option<Vec<u8>>,
     /// `Date`: by the server's own clock, which a date in `Retry-After` is by, too.
     pub date: Option<SystemTime>,
-    /// `Location`, for events: credentials masked, cut at [`LOCATION_KEPT`].
+    /// `Location`, cut at [`LOCATION_KEPT`].
     pub location: Option<String>,
-    /// The first [`ANSWER_BODY_KEPT`](crate::limits::ANSWER_BODY_KEPT) bytes of the body.
-    pub body_start: Vec<u8>,
+    /// The first [`ANSWER_BODY_KEPT`] bytes of the body.
+    pub body_start: String,
+    /// Why the body could not be read to its end, as one line.
+    pub broken: Option<String>,
 }
 
 /// Why there is no answer. The text is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// No connection, or no answer that could be read to its end: the record
-    /// may have arrived.
+    /// No connection, or no answer whose head could be read: the record may have
+    /// arrived.
     Unreachable(String),
     /// The record cannot be sent by HTTP at all; nothing was sent.
     Unsendable(String),
@@ -109,25 +114,39 @@ pub struct Client {
     timeouts: Timeouts,
     connector: Connector,
     kept: Option<Connection>,
+    /// Of the URLs' credentials and the agent's key.
+    redactor: Redactor,
+    /// The same with the key of the last record.
+    with_key: Option<(String, Arc<Redactor>)>,
 }
 
 impl Client {
     /// A client that has not connected yet.
     #[must_use]
     pub fn new(route: impl Into<Route>, timeouts: Timeouts) -> Client {
+        let route = route.into();
         Client {
-            route: route.into(),
+            redactor: Redactor::new(route.credentials().iter().map(String::as_str)),
+            route,
             timeouts,
             connector: Connector::default(),
             kept: None,
+            with_key: None,
         }
+    }
+
+    /// The same client, which shows a further secret in no text.
+    #[must_use]
+    pub fn hiding(mut self, secret: &str) -> Client {
+        self.redactor = self.redactor.and(secret);
+        self
     }
 
     /// Asks whether the main server is healthy (spec 5.2).
     pub async fn probe(&mut self) -> Probe {
-        match self.look().await {
+        match self.probe_once().await {
             Ok(()) => Probe::Healthy,
-            Err(why) => Probe::Unhealthy(self.route.blame(why)),
+            Err(why) => Probe::Unhealthy(self.shown_reason(&why, &self.redactor)),
         }
     }
 
@@ -142,17 +161,43 @@ impl Client {
     /// [`Failure::Unreachable`] without a readable answer,
     /// [`Failure::Unsendable`] where a header cannot hold what it should.
     pub async fn post(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
-        self.deliver(delivery)
+        let redactor = self.redactor_with(delivery.api_key);
+        self.deliver(delivery, &redactor)
             .await
             .map_err(|failure| match failure {
-                Failure::Unreachable(why) => Failure::Unreachable(self.route.blame(why)),
+                Failure::Unreachable(why) => {
+                    Failure::Unreachable(self.shown_reason(&why, &redactor))
+                }
                 unsendable => unsendable,
             })
     }
 
-    async fn deliver(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
+    /// The redactor of an exchange with that key, which most have in common.
+    fn redactor_with(&mut self, api_key: &str) -> Arc<Redactor> {
+        match &self.with_key {
+            Some((key, redactor)) if key == api_key => Arc::clone(redactor),
+            _ => {
+                let redactor = Arc::new(self.redactor.clone().and(api_key));
+                self.with_key = Some((api_key.to_owned(), Arc::clone(&redactor)));
+                redactor
+            }
+        }
+    }
+
+    /// A reason without the secrets that a peer may have quoted, and with the proxy that may
+    /// be its cause.
+    fn shown_reason(&self, why: &str, redactor: &Redactor) -> String {
+        self.route.blame(redactor.redact(why, usize::MAX))
+    }
+
+    async fn deliver(
+        &mut self,
+        delivery: Delivery<'_>,
+        redactor: &Redactor,
+    ) -> Result<Answer, Failure> {
         let path = self.route.endpoint().log_path().clone();
-        let received = self.exchange(&path, Some(delivery)).await?;
+        let (connection, response) = self.head(&path, Some(delivery)).await?;
+        let received = self.read(connection, response, true).await;
         self.confirm(received.status).await?;
         Ok(Answer {
             status: received.status,
@@ -164,8 +209,15 @@ impl Client {
                 .headers
                 .get(DATE)
                 .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok()),
-            location: received.location().map(|text| shown(&text)),
-            body_start: received.body_start,
+            location: received.location().map(|text| shown(&text, redactor)),
+            body_start: redactor.redact(
+                &String::from_utf8_lossy(&received.body_start),
+                ANSWER_BODY_KEPT,
+            ),
+            broken: match received.body_end {
+                BodyEnd::Broken(why) => Some(why),
+                BodyEnd::Reusable | BodyEnd::Read => None,
+            },
         })
     }
 
@@ -180,36 +232,42 @@ impl Client {
         if harmless || self.route.forwarder().is_none() {
             return Ok(());
         }
-        self.look().await.map_err(|why| {
+        self.probe_once().await.map_err(|why| {
             Failure::Unreachable(format!("answered {status}, and the probe after it: {why}"))
         })
     }
 
-    /// A probe; why the server is not healthy.
-    async fn look(&mut self) -> Result<(), String> {
+    /// A probe; why the server is not healthy. A 2xx counts by its head.
+    async fn probe_once(&mut self) -> Result<(), String> {
         let limit = self.timeouts.probe;
-        timeout(limit, self.follow())
+        let (connection, response) = timeout(limit, self.follow_redirects())
             .await
-            .unwrap_or_else(|_| Err(self.connector.too_late(limit)))
+            .unwrap_or_else(|_| Err(self.connector.too_late(limit)))?;
+        self.read(connection, response, false).await;
+        Ok(())
     }
 
-    /// A probe without its time limit.
-    async fn follow(&mut self) -> Result<(), String> {
+    /// A probe up to the head of a 2xx.
+    async fn follow_redirects(&mut self) -> Result<(Connection, Response<Incoming>), String> {
         let mut path = self.route.endpoint().health_path().clone();
         for _ in 0..=PROBE_REDIRECTS {
-            let received = self
-                .exchange(&path, None)
+            let (connection, response) = self
+                .head(&path, None)
                 .await
                 .map_err(|failure| failure.to_string())?;
+            if response.status().is_success() {
+                return Ok((connection, response));
+            }
+            let received = self.read(connection, response, false).await;
             let status = received.status;
             match received.location() {
-                _ if (200..300).contains(&status) => return Ok(()),
                 Some(location) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
                     let endpoint = self.route.endpoint();
                     path = redirect::resolve(endpoint, &path, &location).ok_or_else(|| {
                         // What a login page is told about the way back tells the operator
                         // nothing.
-                        let target = shown(location.split('?').next().unwrap_or_default());
+                        let target = location.split('?').next().unwrap_or_default();
+                        let target = shown(target, &self.redactor);
                         format!("answered {status} to another server, not followed: {target}")
                     })?;
                 }
@@ -219,20 +277,21 @@ impl Client {
         Err(format!("more than {PROBE_REDIRECTS} redirects"))
     }
 
-    /// One request and its answer.
-    async fn exchange(
+    /// One request and the head of its answer.
+    async fn head(
         &mut self,
         path: &Uri,
         delivery: Option<Delivery<'_>>,
-    ) -> Result<Received, Failure> {
-        let received = self.send(path, delivery).await?;
+    ) -> Result<(Connection, Response<Incoming>), Failure> {
+        let (connection, response) = self.send(path, delivery).await?;
         // Never the main server's (RFC 9110, 15.5.8).
-        if received.status == 407 && self.route.forwarder().is_some() {
-            self.kept = None;
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && self.route.forwarder().is_some()
+        {
             let why = "it wants other credentials (407)".to_owned();
             return Err(Failure::Unreachable(why));
         }
-        Ok(received)
+        Ok((connection, response))
     }
 
     /// Sends a request on the kept connection if it still lives.
@@ -240,11 +299,11 @@ impl Client {
         &mut self,
         path: &Uri,
         delivery: Option<Delivery<'_>>,
-    ) -> Result<Received, Failure> {
+    ) -> Result<(Connection, Response<Incoming>), Failure> {
         let mut request = self.request(path, delivery)?;
         if let Some(mut connection) = self.take_kept().await {
             match connection.send(request, self.timeouts.answer).await {
-                Ok(received) => return Ok(self.keep(connection, received, delivery)),
+                Ok(response) => return Ok((connection, response)),
                 // The server closed it while it was idle.
                 Err(broken) if broken.unanswered => request = self.request(path, delivery)?,
                 Err(broken) => return Err(Failure::Unreachable(broken.why)),
@@ -252,7 +311,7 @@ impl Client {
         }
         let mut connection = self.open().await.map_err(Failure::Unreachable)?;
         match connection.send(request, self.timeouts.answer).await {
-            Ok(received) => Ok(self.keep(connection, received, delivery)),
+            Ok(response) => Ok((connection, response)),
             Err(broken) => Err(Failure::Unreachable(broken.why)),
         }
     }
@@ -269,18 +328,19 @@ impl Client {
         connection.is_ready().await.then_some(connection)
     }
 
-    /// Keeps the connection for the next request. Not after a record that was not
-    /// taken: there are servers that turn one away without having read it, and then
-    /// take the rest of it for the next request, which they refuse (Python's
-    /// `http.server` leaves that to its user).
-    fn keep(
+    /// Reads the rest of an answer and keeps the connection for the next request. Not
+    /// after a record that was not taken: there are servers that turn one away without
+    /// having read it, and then take the rest of it for the next request, which they
+    /// refuse (Python's `http.server` leaves that to its user).
+    async fn read(
         &mut self,
-        connection: Connection,
-        received: Received,
-        delivery: Option<Delivery<'_>>,
+        mut connection: Connection,
+        response: Response<Incoming>,
+        is_record: bool,
     ) -> Received {
-        let taken = delivery.is_none() || (200..300).contains(&received.status);
-        if received.whole && taken {
+        let received = connection.body(response).await;
+        let taken = !is_record || (200..300).contains(&received.status);
+        if taken && received.body_end == BodyEnd::Reusable {
             self.kept = Some(connection);
         }
         received
@@ -324,8 +384,7 @@ fn sensitive(name: &str, text: &str) -> Result<HeaderValue, Failure> {
 }
 
 /// A `Location` as an event may print it.
-fn shown(location: &str) -> String {
-    let mut masked = mask(location);
-    masked.truncate(masked.floor_char_boundary(LOCATION_KEPT));
-    masked
+fn shown(location: &str, redactor: &Redactor) -> String {
+    let start = location.get(..location.floor_char_boundary(LOCATION_KEPT));
+    redactor.redact(start.unwrap_or_default(), LOCATION_KEPT)
 }

@@ -1,5 +1,6 @@
 //! The replay loop (spec 6): strictly in order, one request in flight.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::{Instant, SystemTime};
 
@@ -7,8 +8,8 @@ use tokio::time::sleep_until;
 
 use crate::error::Result;
 use crate::events::Events;
-use crate::limits::LOCATION_KEPT;
 use crate::log::FailureLog;
+use crate::proto::store::StoredRecord;
 use crate::replay::body::body;
 use crate::replay::breaks::Breaks;
 use crate::replay::delivered::DeliveryTracker;
@@ -18,7 +19,7 @@ use crate::replay::pace::Pace;
 use crate::replay::patience::Outcome;
 use crate::replay::retry_after;
 use crate::replay::route::Route;
-use crate::replay::set_aside::{self, Refusal};
+use crate::replay::set_aside;
 use crate::replay::verdict::{self, Verdict};
 use crate::session::Session;
 use crate::store::{self, Record};
@@ -39,8 +40,13 @@ pub struct Replayer {
     session: Session,
     failure_log: FailureLog,
     api_key: String,
-    /// Of the URLs, which no log may show.
-    credentials: Vec<String>,
+    /// Keys of earlier records that the server no longer takes, while it takes the
+    /// agent's for them.
+    replaced_keys: HashSet<String>,
+    /// The record whose last 2xx broke off.
+    cut_off: Option<u64>,
+    /// Two of them in a row did: the head of a 2xx decides.
+    head_decides: bool,
     tracker: DeliveryTracker,
     pace: Pace,
     breaks: Breaks,
@@ -68,14 +74,16 @@ impl Replayer {
         session: Session,
     ) -> Replayer {
         Replayer {
-            credentials: route.credentials(),
-            client: Client::new(route, Timeouts::default()),
+            client: Client::new(route, Timeouts::default()).hiding(&api_key),
             tracker: DeliveryTracker::new(store.clone(), session.success_log()),
             store,
             events,
             failure_log: session.failure_log(),
             session,
             api_key,
+            replaced_keys: HashSet::new(),
+            cut_off: None,
+            head_decides: false,
             pace: Pace::new(),
             breaks: Breaks::default(),
             delivered: 0,
@@ -91,11 +99,7 @@ impl Replayer {
 
     /// Asks whether the main server is healthy.
     pub async fn probe(&mut self) -> Probe {
-        match self.client.probe().await {
-            Probe::Healthy => Probe::Healthy,
-            // It may quote what a server says, which knows all of that.
-            Probe::Unhealthy(why) => Probe::Unhealthy(self.masked(&why, &self.api_key)),
-        }
+        self.client.probe().await
     }
 
     /// Closes the connection to the server, if there is one.
@@ -147,20 +151,60 @@ impl Replayer {
 
     async fn try_once(&mut self, record: &Record) -> Step {
         let Ok(content) = &record.content else {
-            let refusal = Refusal {
-                status: None,
-                answer: b"the stored record fails its checksum",
-                secrets: &[],
-            };
-            return self.set_aside(record, Verdict::Refused, &refusal).await;
+            let why = "the stored record fails its checksum";
+            return self.set_aside(record, Verdict::Refused, None, why).await;
         };
-        let api_key = match content.api_key.as_str() {
+        let own = content.api_key.as_str();
+        let api_key = match own {
             "" => self.api_key.clone(),
-            own => own.to_owned(),
+            _ if self.is_earlier(record) && self.replaced_keys.contains(own) => {
+                self.api_key.clone()
+            }
+            _ => own.to_owned(),
         };
+        let answer = match self.post(record, content, &api_key).await {
+            Ok(answer) => answer,
+            Err(step) => return step,
+        };
+        let verdict = match answer.status {
+            // An agent that was started without the key must not set everything aside.
+            401 if api_key.is_empty() => {
+                self.events.emit("no_api_key", &[]);
+                Verdict::NotNow
+            }
+            status => verdict::of_status(status),
+        };
+        if verdict == Verdict::Delivered && !self.counts(record, &answer) {
+            return Step::Again;
+        }
+        let now = answer.date.unwrap_or_else(SystemTime::now);
+        let asked = answer
+            .retry_after
+            .as_deref()
+            .and_then(|value| retry_after::parse(value, now));
+        match self.pace.answered(verdict, asked, Instant::now(), random) {
+            Outcome::Delivered => self.delivered(record).await,
+            Outcome::SetAside if answer.status == 401 && self.may_replace(record, &api_key) => {
+                self.try_agents_key(record, content, &answer).await
+            }
+            Outcome::SetAside => self.set_aside_for(record, verdict, &answer).await,
+            Outcome::RetryUntil(_) => {
+                self.report(&answer);
+                Step::Again
+            }
+        }
+    }
+
+    /// Sends a record; what to do where there is no answer.
+    async fn post(
+        &mut self,
+        record: &Record,
+        content: &StoredRecord,
+        api_key: &str,
+    ) -> std::result::Result<Answer, Step> {
         let body = body(&content.pipelines, content.json_data.clone());
         let delivery = Delivery {
-            api_key: &api_key,
+            api_key,
             idempotency_key: &record.idempotency_key,
             body: &body,
         };
@@ -171,79 +215,105 @@ impl Replayer {
         match answer {
             Ok(answer) => {
                 self.breaks.answered();
-                self.heed(record, &answer, &api_key).await
+                Ok(answer)
             }
             Err(Failure::Unsendable(why)) => {
-                let refusal = Refusal {
-                    status: None,
-                    answer: why.as_bytes(),
-                    secrets: &self.secrets(&api_key),
-                };
-                self.set_aside(record, Verdict::Refused, &refusal).await
+                Err(self.set_aside(record, Verdict::Refused, None, &why).await)
             }
             Err(Failure::Unreachable(why)) => {
-                // It may quote what a server says, which knows all of that.
-                let why = self.masked(&why, &api_key);
                 self.events.emit(
                     "main_unreachable",
                     &[("error", (&why).into()), ("key", record.key.into())],
                 );
                 if self.breaks.broke_off(record.key, Instant::now()) {
-                    return self.set_aside_broken(record, &why).await;
+                    return Err(self.set_aside_broken(record, &why).await);
                 }
                 self.pace.not_now(Instant::now(), random());
-                Step::Unreachable(why)
+                Err(Step::Unreachable(why))
             }
         }
     }
 
-    /// Does what the server's answer asks for.
-    async fn heed(&mut self, record: &Record, answer: &Answer, api_key: &str) -> Step {
-        let verdict = match answer.status {
-            // An agent that was started without the key must not set everything aside.
-            401 if api_key.is_empty() => {
-                self.events.emit("no_api_key", &[]);
-                Verdict::NotNow
-            }
-            status => verdict::of_status(status),
+    /// Whether a 2xx counts: one whose body breaks off is sent for once more, and where that
+    /// breaks off, too, the head decides from then on (spec 6).
+    fn counts(&mut self, record: &Record, answer: &Answer) -> bool {
+        let Some(why) = &answer.broken else {
+            return true;
         };
-        let now = answer.date.unwrap_or_else(SystemTime::now);
-        let asked = answer
-            .retry_after
-            .as_deref()
-            .and_then(|value| retry_after::parse(value, now));
-        match self.pace.answered(verdict, asked, Instant::now(), random) {
-            Outcome::Delivered => {
-                self.delivered += 1;
-                self.finish(record, true).await
+        if !self.head_decides && self.cut_off.replace(record.key) == Some(record.key) {
+            self.head_decides = true;
+            self.events.emit(
+                "main_answers_break_off",
+                &[
+                    ("error", why.into()),
+                    ("status", u64::from(answer.status).into()),
+                ],
+            );
+        }
+        self.head_decides
+    }
+
+    fn is_earlier(&self, record: &Record) -> bool {
+        self.store.is_earlier(record.key)
+    }
+
+    /// Whether a record may go with the agent's key in place of `used`, its own: a record
+    /// that was taken in this life never does (spec 6, "A key that is no longer valid").
+    fn may_replace(&self, record: &Record, used: &str) -> bool {
+        self.is_earlier(record) && !self.api_key.is_empty() && used != self.api_key
+    }
+
+    /// Tries a record once with the agent's key, its own having got `refusal`.
+    async fn try_agents_key(
+        &mut self,
+        record: &Record,
+        content: &StoredRecord,
+        refusal: &Answer,
+    ) -> Step {
+        let api_key = self.api_key.clone();
+        let answer = match self.post(record, content, &api_key).await {
+            Ok(answer) => answer,
+            Err(step) => return step,
+        };
+        let now = Instant::now();
+        match verdict::of_status(answer.status) {
+            Verdict::Delivered if !self.counts(record, &answer) => Step::Again,
+            Verdict::Delivered => {
+                let fields = [("key", record.key.into())];
+                self.events.emit("api_key_replaced", &fields);
+                self.replaced_keys.insert(content.api_key.clone());
+                let _ = self.pace.answered(Verdict::Delivered, None, now, random);
+                self.delivered(record).await
             }
-            Outcome::SetAside => {
-                let refusal = Refusal {
-                    status: Some(answer.status),
-                    answer: &answer.body_start,
-                    secrets: &self.secrets(api_key),
-                };
-                self.set_aside(record, verdict, &refusal).await
-            }
-            Outcome::RetryUntil(_) => {
-                self.report(answer, api_key);
+            Verdict::NotNow => {
+                self.report(&answer);
+                self.pace.not_now(now, random());
                 Step::Again
             }
+            Verdict::Refused | Verdict::Doubtful => {
+                self.set_aside_for(record, Verdict::Doubtful, refusal).await
+            }
         }
+    }
+
+    async fn delivered(&mut self, record: &Record) -> Step {
+        self.delivered += 1;
+        self.finish(record, true).await
     }
 
     /// A record that the server dies of, it seems.
     async fn set_aside_broken(&mut self, record: &Record, why: &str) -> Step {
-        let refusal = Refusal {
-            status: None,
-            answer: why.as_bytes(),
-            secrets: &[],
-        };
-        let step = self.set_aside(record, Verdict::Doubtful, &refusal).await;
+        let step = self.set_aside(record, Verdict::Doubtful, None, why).await;
         if let Step::Next = step {
             self.breaks.set_aside();
         }
         step
+    }
+
+    async fn set_aside_for(&mut self, record: &Record, verdict: Verdict, answer: &Answer) -> Step {
+        let status = Some(answer.status);
+        self.set_aside(record, verdict, status, &answer.body_start)
+            .await
     }
 
     async fn finish(&mut self, record: &Record, delivered: bool) -> Step {
@@ -251,54 +321,52 @@ impl Replayer {
         Step::Next
     }
 
-    /// Keeps a record for the operator. Where even that fails, it stays in the
-    /// store and is tried again.
-    async fn set_aside(&mut self, record: &Record, verdict: Verdict, why: &Refusal<'_>) -> Step {
-        let status = u64::from(why.status.unwrap_or(0));
-        if let Err(error) = self.log_failure(record, why) {
+    /// Keeps a record for the operator, with the answer or the agent's own reason. Where even
+    /// that fails, it stays in the store and is tried again.
+    async fn set_aside(
+        &mut self,
+        record: &Record,
+        verdict: Verdict,
+        status: Option<u16>,
+        answer: &str,
+    ) -> Step {
+        if let Err(error) = self.log_failure(record, status, answer) {
             let text = error.to_string();
             self.events
                 .emit("set_aside_failed", &[("error", (&text).into())]);
             self.pace.not_now(Instant::now(), random());
             return Step::Again;
         }
+        let shown = u64::from(status.unwrap_or(0));
         self.events.emit(
             "record_set_aside",
-            &[("key", record.key.into()), ("status", status.into())],
+            &[("key", record.key.into()), ("status", shown.into())],
         );
         self.pace.set_aside(verdict);
         self.set_aside += 1;
         self.finish(record, false).await
     }
 
-    fn log_failure(&mut self, record: &Record, why: &Refusal) -> std::io::Result<()> {
+    fn log_failure(
+        &mut self,
+        record: &Record,
+        status: Option<u16>,
+        answer: &str,
+    ) -> std::io::Result<()> {
         if let Err(value) = &record.content {
             self.session.keep_damaged(record.key, value)?;
         }
-        self.failure_log.append(&set_aside::line(record, why))
+        self.failure_log
+            .append(&set_aside::line(record, status, answer))
     }
 
-    /// What went out with a record and no log may show.
-    fn secrets(&self, api_key: &str) -> Vec<String> {
-        let api_key = std::iter::once(api_key.to_owned());
-        api_key.chain(self.credentials.iter().cloned()).collect()
-    }
-
-    /// What a server says, cut at [`LOCATION_KEPT`] or shorter, as an event may.
-    fn masked(&self, text: &str, api_key: &str) -> String {
-        set_aside::without(text, &self.secrets(api_key), LOCATION_KEPT)
-    }
-
-    fn report(&self, answer: &Answer, api_key: &str) {
+    fn report(&self, answer: &Answer) {
         let status = u64::from(answer.status).into();
         match &answer.location {
-            Some(location) if (300..400).contains(&answer.status) => {
-                let location = self.masked(location, api_key);
-                self.events.emit(
-                    "main_redirects",
-                    &[("status", status), ("location", (&location).into())],
-                );
-            }
+            Some(location) if (300..400).contains(&answer.status) => self.events.emit(
+                "main_redirects",
+                &[("status", status), ("location", location.into())],
+            ),
             _ => self
                 .events
                 .emit("main_not_taking_logs", &[("status", status)]),

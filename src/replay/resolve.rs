@@ -3,26 +3,41 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::thread;
-use std::time::Instant;
 
-use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::oneshot::{self, Receiver};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout_at};
 
-use crate::limits::LOOKUP_KEPT;
+use super::backoff::doubled;
+use crate::limits::{LOOKUP_HANGS, LOOKUP_KEPT, LOOKUP_PATIENCE_MAX};
 
 /// Asks the system for addresses, anew each time: an outage may end with the
 /// name somewhere else.
-#[derive(Default)]
 pub(super) struct Resolver {
-    /// The system cannot be told to stop. Who comes while it is busy waits with
-    /// the one who asked, and does not queue another lookup behind that.
-    running: Option<Receiver<Found>>,
+    tell: UnboundedSender<Found>,
+    told: UnboundedReceiver<Found>,
+    /// Lookups that have not ended; the system cannot be told to stop one. A call that comes
+    /// meanwhile waits with them, and does not queue another behind them.
+    running: u32,
+    /// When the one that began last counts as hanging.
+    hangs_at: Instant,
 }
 
 /// How a lookup ended, and when.
 struct Found {
     addresses: io::Result<Vec<SocketAddr>>,
     at: Instant,
+}
+
+impl Default for Resolver {
+    fn default() -> Resolver {
+        let (tell, told) = unbounded_channel();
+        Resolver {
+            tell,
+            told,
+            running: 0,
+            hangs_at: Instant::now(),
+        }
+    }
 }
 
 impl Resolver {
@@ -41,49 +56,52 @@ impl Resolver {
         if let Some(addresses) = self.left_over() {
             return Ok(addresses);
         }
-        let running = match &mut self.running {
-            Some(running) => running,
-            None => self.running.insert(look_up(host, port).map_err(reason)?),
-        };
-        let found = running.await;
-        self.running = None;
-        match found {
-            Ok(found) => found.addresses.map_err(reason),
-            Err(error) => Err(reason(error)),
+        loop {
+            if self.running == 0 || Instant::now() >= self.hangs_at {
+                self.look_up(host, port).map_err(reason)?;
+            }
+            if let Ok(found) = timeout_at(self.hangs_at, self.told.recv()).await {
+                self.running = self.running.saturating_sub(1);
+                // None: never, this is a sender's owner.
+                let found = found.ok_or_else(|| reason("no lookup"))?;
+                return found.addresses.map_err(reason);
+            }
         }
     }
 
-    /// What a lookup has found since somebody ceased to wait for it. Without it a
+    /// What lookups have found that no connection waited for any more. Without it a
     /// name server that takes longer than a connection may take would never serve.
     fn left_over(&mut self) -> Option<Vec<SocketAddr>> {
-        let ended = match self.running.as_mut()?.try_recv() {
-            Err(TryRecvError::Empty) => return None,
-            ended => ended,
-        };
-        self.running = None;
-        let found = ended.ok()?;
-        // It may be long out of date.
-        (found.at.elapsed() < LOOKUP_KEPT)
-            .then_some(found.addresses)?
-            .ok()
+        let mut newest = None;
+        while let Ok(found) = self.told.try_recv() {
+            self.running = self.running.saturating_sub(1);
+            // It may be long out of date.
+            if found.at.elapsed() < LOOKUP_KEPT {
+                newest = found.addresses.ok().or(newest);
+            }
+        }
+        newest
     }
-}
 
-/// Asks on a thread of its own. (The runtime's own threads end the process where
-/// there can be none.)
-fn look_up(host: &str, port: u16) -> io::Result<Receiver<Found>> {
-    let host = host.to_owned();
-    let (tell, told) = oneshot::channel();
-    thread::Builder::new().spawn(move || {
-        let addresses = (host.as_str(), port).to_socket_addrs();
-        let found = Found {
-            addresses: addresses.map(Iterator::collect),
-            at: Instant::now(),
-        };
-        // Nobody may be waiting any more.
-        let _ = tell.send(found);
-    })?;
-    Ok(told)
+    /// Asks on a thread of its own. (The runtime's own threads end the process where
+    /// there can be none.)
+    fn look_up(&mut self, host: &str, port: u16) -> io::Result<()> {
+        let host = host.to_owned();
+        let tell = self.tell.clone();
+        thread::Builder::new().spawn(move || {
+            let addresses = (host.as_str(), port).to_socket_addrs();
+            let found = Found {
+                addresses: addresses.map(Iterator::collect),
+                at: Instant::now(),
+            };
+            // The agent may have ended.
+            let _ = tell.send(found);
+        })?;
+        let patience = doubled(LOOKUP_HANGS, self.running, LOOKUP_PATIENCE_MAX);
+        self.hangs_at = Instant::now() + patience;
+        self.running += 1;
+        Ok(())
+    }
 }
 
 fn reason(error: impl std::fmt::Display) -> String {

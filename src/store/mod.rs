@@ -68,7 +68,7 @@ mod trust;
 mod verify;
 pub mod writer;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -133,6 +133,8 @@ struct Delivered {
 struct Shared {
     delivered: Mutex<Delivered>,
     status: watch::Sender<Status>,
+    /// The last key of what an earlier agent left.
+    earlier_through: OnceLock<u64>,
 }
 
 impl Shared {
@@ -156,6 +158,7 @@ impl Handle {
         let shared = Arc::new(Shared {
             delivered: Mutex::default(),
             status: watch::Sender::new(Status::default()),
+            earlier_through: OnceLock::new(),
         });
         (Handle { commands, shared }, mail)
     }
@@ -250,6 +253,14 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> Status {
         *self.shared.status.borrow()
+    }
+
+    /// Whether an earlier agent left the record of that key, which was not taken in this
+    /// life.
+    #[must_use]
+    pub fn is_earlier(&self, key: u64) -> bool {
+        let through = self.shared.earlier_through.get();
+        through.is_some_and(|through| key <= *through)
     }
 
     /// Waits until the store's status is as wanted.

@@ -174,6 +174,8 @@ impl Writer {
         // behind a damaged store.
         let floor = last.max(delivered.through).max(store.written_at());
         self.last_key = self.last_key.max(floor);
+        // Only the first store that is opened can hold what an earlier agent left.
+        let _ = self.shared.earlier_through.set(floor);
         *self.shared.delivered() = delivered;
         self.publish(&store)?;
         Ok(store)

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use echopost::ingest::authority::frames::Follower;
 use echopost::limits::RETRY_AFTER_MAX;
 use echopost::proto::store::StoredRecord;
+use echopost::replay::redact::Redactor;
 use echopost::replay::retry_after;
-use echopost::replay::set_aside::{self, Refusal};
+use echopost::replay::set_aside;
 use echopost::store::{Record, record};
 
 /// A property over any input.
@@ -100,12 +101,9 @@ pub fn failure_line(data: &[u8]) {
             content,
         };
         let quoted = [answer, b"k-3141592653", answer].concat();
-        let refusal = Refusal {
-            status: Some(400),
-            answer: &quoted,
-            secrets: &["k-3141592653".to_owned()],
-        };
-        let line = set_aside::line(&record, &refusal);
+        let quoted = String::from_utf8_lossy(&quoted);
+        let shown = Redactor::new(["k-3141592653"]).redact(&quoted, usize::MAX);
+        let line = set_aside::line(&record, Some(400), &shown);
         assert_eq!(line.find('\n'), Some(line.len() - 1));
         let parsed: serde_json::Value = serde_json::from_str(&line).expect("a JSON object");
         assert_eq!(parsed["intact"], record.content.is_ok());
