@@ -256,9 +256,9 @@ pub const SESSIONS_KEPT: usize = 10;
 /// tunnel to the TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this time without an end, a lookup is asked again beside the one that hangs; of
-/// those, each further one has twice the time. A resolver that is merely slow has ended by
-/// then.
-pub const LOOKUP_HANGS: Duration = Duration::from_secs(10);
+/// those, each further one has twice the time. The C library asks two name servers that do
+/// not answer for as long, by default (resolv.conf(5): 5 s, twice).
+pub const LOOKUP_HANGS: Duration = Duration::from_secs(20);
 /// The longest such time: a thread that hangs for ever costs its stack.
 pub const LOOKUP_PATIENCE_MAX: Duration = Duration::from_secs(3600);
 /// What a lookup finds that ended after the connection that wanted it serves the

@@ -77,6 +77,19 @@ fn a_lookup_that_hangs_is_waited_for_and_no_other_queues_behind_it() {
     assert!(names.lookups() <= 2, "{}", names.lookups());
 }
 
+#[test]
+fn a_lookup_that_never_returns_does_not_block_later_ones() {
+    let names = Names::new("stuck");
+    let mut stage = stage(MainServer::new_up(), &names);
+    let records = texts(0..20);
+    stage.store(&records);
+    stage.wait_complaint("timed out after 5s while resolving its name");
+    names.set("127.0.0.1");
+    stage.agent.expect_exit(0, DEADLINE);
+    stage.expect_all(&records);
+    assert_eq!(names.lookups(), 2);
+}
+
 /// As with a name server that is dead, in front of one that answers: the system
 /// turns to the second one after as long as a connection may take (resolv.conf(5)).
 #[test]

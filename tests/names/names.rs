@@ -13,7 +13,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// `plan`: numeric addresses, `fail`, `hang` or `threadless`.
+    /// `plan`: numeric addresses, `fail`, `hang`, `stuck` or `threadless`.
     pub fn new(plan: &str) -> Names {
         let names = Names {
             folder: temp_folder(),

@@ -1,7 +1,7 @@
 /* A name service that a test commands, in place of the C library's.
  *
  * NAMES_PLAN names a file that says what a lookup finds: numeric addresses,
- * `fail`, or `hang` until it says something else.
+ * `fail`, `hang` until it says something else, or `stuck`: that lookup never returns.
  * With `threadless` there are no more threads. NAMES_LOG names one that gets a
  * line for each lookup. Numeric hosts go to the C library. */
 #define _GNU_SOURCE
@@ -56,7 +56,9 @@ int getaddrinfo(const char *host, const char *service, const struct addrinfo *hi
         fclose(log);
     }
     char plan[1024];
-    for (read_plan(plan, sizeof plan); !strncmp(plan, "hang", 4); read_plan(plan, sizeof plan))
+    for (read_plan(plan, sizeof plan); !strncmp(plan, "stuck", 5);)
+        pause();
+    for (; !strncmp(plan, "hang", 4); read_plan(plan, sizeof plan))
         usleep(5000);
     if (!strncmp(plan, "fail", 4))
         return EAI_AGAIN;

@@ -4,11 +4,13 @@
 mod connection;
 mod crash;
 mod fidelity;
+mod heads;
 mod identity;
 mod order;
 mod patience;
 mod probe;
 mod refused_calls;
+mod rotated_key;
 mod set_aside;
 mod set_aside_blocked;
 #[allow(dead_code)] // each test file uses a part

@@ -17,7 +17,7 @@ use crate::support::{temp_folder, wait};
 /// For what takes a moment on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(40);
 /// What clients send beside the JSON where it does not matter.
-const PIPELINES: [&str; 1] = ["p"];
+pub const PIPELINES: [&str; 1] = ["p"];
 
 /// The play's three: server, agent, folder.
 pub struct Stage {
