@@ -13,8 +13,8 @@ use crate::ingest::doorway::Doorway;
 use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_JITTER, LEAVE_QUIET, LEAVE_SETTLE, START_OVER};
 use crate::memory;
 use crate::replay::backoff::Probes;
-use crate::replay::dice::random;
 use crate::replay::http::Probe;
+use crate::replay::jitter::random;
 use crate::replay::replayer::{Pause, Replayer};
 use crate::store::{self, Close};
 

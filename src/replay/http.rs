@@ -16,11 +16,11 @@ use super::USER_AGENT;
 use super::body::Body;
 use super::connect::Connector;
 use super::connection::{BodyEnd, Connection, Received};
+use super::disposition::{self, Disposition};
 use super::proxy::Proxy;
 use super::redact::Redactor;
 use super::redirect;
 use super::route::Route;
-use super::verdict::{self, Verdict};
 use crate::limits::{
     ANSWER_BODY_KEPT, ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS,
     PROBE_TIMEOUT,
@@ -226,8 +226,8 @@ impl Client {
     /// always with one of the statuses for that.
     async fn confirm(&mut self, status: u16) -> Result<(), Failure> {
         let harmless = matches!(
-            verdict::of_status(status),
-            Verdict::Delivered | Verdict::NotNow
+            disposition::of_status(status),
+            Disposition::Delivered | Disposition::NotNow
         );
         if harmless || self.route.forwarder().is_none() {
             return Ok(());

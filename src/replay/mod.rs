@@ -3,18 +3,17 @@
 mod authority;
 pub mod backoff;
 pub mod body;
-pub mod breaks;
 mod connect;
 mod connection;
 mod credentials;
 pub mod delivered;
 mod dial;
-pub mod dice;
+pub mod disposition;
 pub mod endpoint;
 mod head;
 pub mod http;
+pub mod jitter;
 mod no_proxy;
-pub mod pace;
 pub mod patience;
 pub mod proxy;
 pub mod redact;
@@ -25,6 +24,7 @@ pub mod retry_after;
 #[cfg(feature = "tls")]
 mod roots;
 pub mod route;
+pub mod schedule;
 pub mod set_aside;
 mod socks;
 mod stream;
@@ -32,7 +32,6 @@ mod stream;
 mod tls;
 #[cfg(feature = "tls")]
 mod tunnel;
-pub mod verdict;
 
 /// What the agent calls itself to servers and proxies.
 const USER_AGENT: &str = concat!("echopost/", env!("CARGO_PKG_VERSION"));

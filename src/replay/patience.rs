@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::backoff::doubled;
-use super::verdict::Verdict;
+use super::disposition::Disposition;
 use crate::limits::{PATIENCE_AFTER_DELIVERED, PATIENCE_MAX, PATIENCE_MIN, REFUSALS_TRUSTED};
 
 /// What to do with the record that was just answered.
@@ -56,12 +56,12 @@ impl Patience {
         };
     }
 
-    /// The record at hand was set aside after `verdict`; the next one follows.
+    /// The record at hand was set aside after `disposition`; the next one follows.
     /// A record that the agent itself cannot send counts as refused.
-    pub fn set_aside(&mut self, verdict: Verdict) {
+    pub fn set_aside(&mut self, disposition: Disposition) {
         let trusted = self.refusals < REFUSALS_TRUSTED;
         let clock = self.clock.take();
-        if verdict == Verdict::Doubtful || (!trusted && clock.is_some()) {
+        if disposition == Disposition::Doubtful || (!trusted && clock.is_some()) {
             if !self.after_delivered {
                 self.given_up = self.given_up.saturating_add(1);
             }
@@ -75,12 +75,12 @@ impl Patience {
     /// [`Outcome::Delivered`] and [`Outcome::SetAside`] the caller reports what
     /// became of it; until then it stays the record at hand.
     #[must_use]
-    pub fn judge(&mut self, verdict: Verdict, now: Instant) -> Outcome {
-        match verdict {
-            Verdict::Delivered => Outcome::Delivered,
-            Verdict::Refused if self.refusals < REFUSALS_TRUSTED => Outcome::SetAside,
-            Verdict::Refused | Verdict::Doubtful => self.doubt(now),
-            Verdict::NotNow => {
+    pub fn judge(&mut self, disposition: Disposition, now: Instant) -> Outcome {
+        match disposition {
+            Disposition::Delivered => Outcome::Delivered,
+            Disposition::Refused if self.refusals < REFUSALS_TRUSTED => Outcome::SetAside,
+            Disposition::Refused | Disposition::Doubtful => self.doubt(now),
+            Disposition::NotNow => {
                 if let Some(Clock::Running { deadline }) = self.clock {
                     let left = deadline.saturating_duration_since(now);
                     self.clock = Some(Clock::Frozen { left });
@@ -123,21 +123,21 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::{Outcome, Patience};
-    use crate::replay::verdict::Verdict::{self, Delivered, Doubtful, NotNow, Refused};
+    use crate::replay::disposition::Disposition::{self, Delivered, Doubtful, NotNow, Refused};
     use std::time::{Duration, Instant};
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    /// Answers `verdict` to the record at hand until it is gone, each try at
+    /// Answers `disposition` to the record at hand until it is gone, each try at
     /// the end of the patience; returns for how many seconds it was tried.
-    fn spend(patience: &mut Patience, verdict: Verdict, now: &mut Instant) -> u64 {
+    fn spend(patience: &mut Patience, disposition: Disposition, now: &mut Instant) -> u64 {
         let start = *now;
         loop {
-            match patience.judge(verdict, *now) {
+            match patience.judge(disposition, *now) {
                 Outcome::Delivered => patience.delivered(),
-                Outcome::SetAside => patience.set_aside(verdict),
+                Outcome::SetAside => patience.set_aside(disposition),
                 Outcome::RetryUntil(until) => {
                     *now += patience.cap(*now, seconds(100_000));
                     assert_eq!(until, Some(*now), "the last try falls at the end");
@@ -150,10 +150,10 @@ mod tests {
 
     #[test]
     fn patience_with_each_record_of_a_sequence() {
-        const D: Verdict = Delivered;
-        const R: Verdict = Refused;
-        const X: Verdict = Doubtful;
-        let table: &[(&str, &[(Verdict, u64)])] = &[
+        const D: Disposition = Delivered;
+        const R: Disposition = Refused;
+        const X: Disposition = Doubtful;
+        let table: &[(&str, &[(Disposition, u64)])] = &[
             ("nothing yet", &[(X, 10)]),
             ("after delivered", &[(D, 0), (X, 2)]),
             (
@@ -201,8 +201,8 @@ mod tests {
         for (name, sequence) in table {
             let mut patience = Patience::new();
             let mut now = Instant::now();
-            for (place, (verdict, expected)) in sequence.iter().enumerate() {
-                let tried = spend(&mut patience, *verdict, &mut now);
+            for (place, (disposition, expected)) in sequence.iter().enumerate() {
+                let tried = spend(&mut patience, *disposition, &mut now);
                 assert_eq!(tried, *expected, "{name}, record {place}");
                 now += seconds(1_000);
             }
@@ -222,8 +222,8 @@ mod tests {
             for refusal in 1..=16 {
                 let tried = spend(&mut patience, Refused, &mut now);
                 assert_eq!(tried, 0, "refusal {refusal}");
-                if let Some(verdict) = between {
-                    spend(&mut patience, verdict, &mut now);
+                if let Some(disposition) = between {
+                    spend(&mut patience, disposition, &mut now);
                 }
             }
             for expected in expected {
@@ -256,7 +256,7 @@ mod tests {
         let for_ever = Outcome::RetryUntil(None);
         // Each step: second, answer, what follows, what is left of a long delay.
         let long = seconds(10_000);
-        type Steps<'a> = &'a [(u64, Verdict, Outcome, Duration)];
+        type Steps<'a> = &'a [(u64, Disposition, Outcome, Duration)];
         let table: &[(&str, Steps)] = &[
             (
                 "before the first doubtful answer",
@@ -313,8 +313,8 @@ mod tests {
         ];
         for (name, steps) in table {
             let mut patience = Patience::new();
-            for (second, verdict, expected, left) in *steps {
-                let outcome = patience.judge(*verdict, at(*second));
+            for (second, disposition, expected, left) in *steps {
+                let outcome = patience.judge(*disposition, at(*second));
                 assert_eq!(outcome, *expected, "{name}, second {second}");
                 let capped = patience.cap(at(*second), long);
                 assert_eq!(capped, *left, "{name}, second {second}");

@@ -11,16 +11,15 @@ use crate::events::Events;
 use crate::log::FailureLog;
 use crate::proto::store::StoredRecord;
 use crate::replay::body::body;
-use crate::replay::breaks::Breaks;
 use crate::replay::delivered::DeliveryTracker;
-use crate::replay::dice::random;
+use crate::replay::disposition::{self, Disposition};
 use crate::replay::http::{Answer, Client, Delivery, Failure, Probe, Timeouts};
-use crate::replay::pace::Pace;
+use crate::replay::jitter::random;
 use crate::replay::patience::Outcome;
 use crate::replay::retry_after;
 use crate::replay::route::Route;
+use crate::replay::schedule::RetrySchedule;
 use crate::replay::set_aside;
-use crate::replay::verdict::{self, Verdict};
 use crate::session::Session;
 use crate::store::{self, Record};
 
@@ -43,13 +42,14 @@ pub struct Replayer {
     /// Keys of earlier records that the server no longer takes, while it takes the
     /// agent's for them.
     replaced_keys: HashSet<String>,
+    /// The record that goes with the agent's key to find that out.
+    replacing: Option<u64>,
     /// The record whose last 2xx broke off.
     cut_off: Option<u64>,
     /// Two of them in a row did: the head of a 2xx decides.
     head_decides: bool,
     tracker: DeliveryTracker,
-    pace: Pace,
-    breaks: Breaks,
+    schedule: RetrySchedule,
     delivered: u64,
     set_aside: u64,
 }
@@ -82,10 +82,10 @@ impl Replayer {
             session,
             api_key,
             replaced_keys: HashSet::new(),
+            replacing: None,
             cut_off: None,
             head_decides: false,
-            pace: Pace::new(),
-            breaks: Breaks::default(),
+            schedule: RetrySchedule::default(),
             delivered: 0,
             set_aside: 0,
         }
@@ -124,7 +124,7 @@ impl Replayer {
                 return Ok(Pause::Drained);
             }
             for record in batch {
-                if let Err(why) = self.settle(&record).await {
+                if let Err(why) = self.deliver_or_set_aside(&record).await {
                     self.tracker.flush().await;
                     return Ok(Pause::Unreachable(why));
                 }
@@ -136,9 +136,9 @@ impl Replayer {
     ///
     /// # Errors
     /// Why the server cannot be reached.
-    async fn settle(&mut self, record: &Record) -> std::result::Result<(), String> {
+    async fn deliver_or_set_aside(&mut self, record: &Record) -> std::result::Result<(), String> {
         loop {
-            if let Some(at) = self.pace.not_before() {
+            if let Some(at) = self.schedule.not_before() {
                 self.tracker.meanwhile(pin!(sleep_until(at.into()))).await;
             }
             match self.try_once(record).await {
@@ -152,29 +152,24 @@ impl Replayer {
     async fn try_once(&mut self, record: &Record) -> Step {
         let Ok(content) = &record.content else {
             let why = "the stored record fails its checksum";
-            return self.set_aside(record, Verdict::Refused, None, why).await;
+            return self
+                .set_aside(record, Disposition::Refused, None, why)
+                .await;
         };
-        let own = content.api_key.as_str();
-        let api_key = match own {
-            "" => self.api_key.clone(),
-            _ if self.is_earlier(record) && self.replaced_keys.contains(own) => {
-                self.api_key.clone()
-            }
-            _ => own.to_owned(),
-        };
+        let api_key = self.key_for(record, &content.api_key).to_owned();
         let answer = match self.post(record, content, &api_key).await {
             Ok(answer) => answer,
             Err(step) => return step,
         };
-        let verdict = match answer.status {
+        let disposition = match answer.status {
             // An agent that was started without the key must not set everything aside.
             401 if api_key.is_empty() => {
                 self.events.emit("no_api_key", &[]);
-                Verdict::NotNow
+                Disposition::NotNow
             }
-            status => verdict::of_status(status),
+            status => disposition::of_status(status),
         };
-        if verdict == Verdict::Delivered && !self.counts(record, &answer) {
+        if disposition == Disposition::Delivered && !self.counts(record, &answer) {
             return Step::Again;
         }
         let now = answer.date.unwrap_or_else(SystemTime::now);
@@ -182,12 +177,20 @@ impl Replayer {
             .retry_after
             .as_deref()
             .and_then(|value| retry_after::parse(value, now));
-        match self.pace.answered(verdict, asked, Instant::now(), random) {
-            Outcome::Delivered => self.delivered(record).await,
-            Outcome::SetAside if answer.status == 401 && self.may_replace(record, &api_key) => {
-                self.try_agents_key(record, content, &answer).await
+        match self
+            .schedule
+            .answered(disposition, asked, Instant::now(), random)
+        {
+            Outcome::Delivered => {
+                self.note_replaced(record, &content.api_key);
+                self.delivered += 1;
+                self.finish(record, true).await
             }
-            Outcome::SetAside => self.set_aside_for(record, verdict, &answer).await,
+            Outcome::SetAside if answer.status == 401 && self.may_replace(record, &api_key) => {
+                self.replacing = Some(record.key);
+                Step::Again
+            }
+            Outcome::SetAside => self.set_aside_for(record, disposition, &answer).await,
             Outcome::RetryUntil(_) => {
                 self.report(&answer);
                 Step::Again
@@ -213,22 +216,18 @@ impl Replayer {
             self.tracker.meanwhile(post).await
         };
         match answer {
-            Ok(answer) => {
-                self.breaks.answered();
-                Ok(answer)
-            }
-            Err(Failure::Unsendable(why)) => {
-                Err(self.set_aside(record, Verdict::Refused, None, &why).await)
-            }
+            Ok(answer) => Ok(answer),
+            Err(Failure::Unsendable(why)) => Err(self
+                .set_aside(record, Disposition::Refused, None, &why)
+                .await),
             Err(Failure::Unreachable(why)) => {
                 self.events.emit(
                     "main_unreachable",
                     &[("error", (&why).into()), ("key", record.key.into())],
                 );
-                if self.breaks.broke_off(record.key, Instant::now()) {
+                if self.schedule.broke_off(Instant::now(), random()) {
                     return Err(self.set_aside_broken(record, &why).await);
                 }
-                self.pace.not_now(Instant::now(), random());
                 Err(Step::Unreachable(why))
             }
         }
@@ -253,66 +252,51 @@ impl Replayer {
         self.head_decides
     }
 
-    fn is_earlier(&self, record: &Record) -> bool {
-        self.store.is_earlier(record.key)
-    }
-
-    /// Whether a record may go with the agent's key in place of `used`, its own: a record
-    /// that was taken in this life never does (spec 6, "A key that is no longer valid").
-    fn may_replace(&self, record: &Record, used: &str) -> bool {
-        self.is_earlier(record) && !self.api_key.is_empty() && used != self.api_key
-    }
-
-    /// Tries a record once with the agent's key, its own having got `refusal`.
-    async fn try_agents_key(
-        &mut self,
-        record: &Record,
-        content: &StoredRecord,
-        refusal: &Answer,
-    ) -> Step {
-        let api_key = self.api_key.clone();
-        let answer = match self.post(record, content, &api_key).await {
-            Ok(answer) => answer,
-            Err(step) => return step,
-        };
-        let now = Instant::now();
-        match verdict::of_status(answer.status) {
-            Verdict::Delivered if !self.counts(record, &answer) => Step::Again,
-            Verdict::Delivered => {
-                let fields = [("key", record.key.into())];
-                self.events.emit("api_key_replaced", &fields);
-                self.replaced_keys.insert(content.api_key.clone());
-                let _ = self.pace.answered(Verdict::Delivered, None, now, random);
-                self.delivered(record).await
-            }
-            Verdict::NotNow => {
-                self.report(&answer);
-                self.pace.not_now(now, random());
-                Step::Again
-            }
-            Verdict::Refused | Verdict::Doubtful => {
-                self.set_aside_for(record, Verdict::Doubtful, refusal).await
-            }
+    /// The key that a record goes out with: its own, else the agent's.
+    fn key_for<'a>(&'a self, record: &Record, own: &'a str) -> &'a str {
+        let replaced = self.replacing == Some(record.key)
+            || (self.replaced_keys.contains(own) && self.store.is_earlier(record.key));
+        if own.is_empty() || replaced {
+            &self.api_key
+        } else {
+            own
         }
     }
 
-    async fn delivered(&mut self, record: &Record) -> Step {
-        self.delivered += 1;
-        self.finish(record, true).await
+    /// Whether a record that gets 401 once its patience is over may go with the agent's key in
+    /// place of `used`, its own: none that was taken in this life ever does (spec 6, "A key
+    /// that is no longer valid"). It is tried once, for its patience stays over.
+    fn may_replace(&self, record: &Record, used: &str) -> bool {
+        self.store.is_earlier(record.key) && !self.api_key.is_empty() && used != self.api_key
+    }
+
+    /// Has what else was left under that key go like a record that was just taken.
+    fn note_replaced(&mut self, record: &Record, own: &str) {
+        if self.replacing == Some(record.key) && self.replaced_keys.insert(own.to_owned()) {
+            let fields = [("key", record.key.into())];
+            self.events.emit("api_key_replaced", &fields);
+        }
     }
 
     /// A record that the server dies of, it seems.
     async fn set_aside_broken(&mut self, record: &Record, why: &str) -> Step {
-        let step = self.set_aside(record, Verdict::Doubtful, None, why).await;
+        let step = self
+            .set_aside(record, Disposition::Doubtful, None, why)
+            .await;
         if let Step::Next = step {
-            self.breaks.set_aside();
+            self.schedule.set_aside_broken();
         }
         step
     }
 
-    async fn set_aside_for(&mut self, record: &Record, verdict: Verdict, answer: &Answer) -> Step {
+    async fn set_aside_for(
+        &mut self,
+        record: &Record,
+        disposition: Disposition,
+        answer: &Answer,
+    ) -> Step {
         let status = Some(answer.status);
-        self.set_aside(record, verdict, status, &answer.body_start)
+        self.set_aside(record, disposition, status, &answer.body_start)
             .await
     }
 
@@ -326,7 +310,7 @@ impl Replayer {
     async fn set_aside(
         &mut self,
         record: &Record,
-        verdict: Verdict,
+        disposition: Disposition,
         status: Option<u16>,
         answer: &str,
     ) -> Step {
@@ -334,7 +318,7 @@ impl Replayer {
             let text = error.to_string();
             self.events
                 .emit("set_aside_failed", &[("error", (&text).into())]);
-            self.pace.not_now(Instant::now(), random());
+            self.schedule.not_now(Instant::now(), random());
             return Step::Again;
         }
         let shown = u64::from(status.unwrap_or(0));
@@ -342,7 +326,7 @@ impl Replayer {
             "record_set_aside",
             &[("key", record.key.into()), ("status", shown.into())],
         );
-        self.pace.set_aside(verdict);
+        self.schedule.set_aside(disposition);
         self.set_aside += 1;
         self.finish(record, false).await
     }

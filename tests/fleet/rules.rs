@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use echopost::replay::backoff::Probes;
-use echopost::replay::pace::Pace;
 use echopost::replay::patience::Outcome;
-use echopost::replay::{retry_after, verdict};
+use echopost::replay::schedule::RetrySchedule;
+use echopost::replay::{disposition, retry_after};
 
 use super::server::{Reply, SECOND, Time};
 
@@ -50,7 +50,7 @@ pub enum Next {
 pub struct EchoPost {
     epoch: Instant,
     probes: Probes,
-    pace: Pace,
+    schedule: RetrySchedule,
 }
 
 impl EchoPost {
@@ -60,7 +60,7 @@ impl EchoPost {
 
     /// When the record at hand may be sent.
     fn due(&self, at: Time) -> Time {
-        match self.pace.not_before() {
+        match self.schedule.not_before() {
             Some(due) => at.max(nanos(due.saturating_duration_since(self.epoch))),
             None => at,
         }
@@ -75,7 +75,7 @@ impl Rules for EchoPost {
         EchoPost {
             epoch,
             probes: Probes::new(),
-            pace: Pace::new(),
+            schedule: RetrySchedule::default(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Rules for EchoPost {
         let now = self.instant(answer.at);
         let status = match answer.reply {
             Reply::NoConnection => {
-                self.pace.not_now(now, random);
+                self.schedule.not_now(now, random);
                 return Next::Probe(answer.at + nanos(self.probes.next(random)));
             }
             Reply::Shed => 503,
@@ -101,10 +101,10 @@ impl Rules for EchoPost {
         let asked = answer
             .retry_after
             .and_then(|value| retry_after::parse(value.as_bytes(), clock(answer.at)));
-        let verdict = verdict::of_status(status);
-        match self.pace.answered(verdict, asked, now, || random) {
+        let disposition = disposition::of_status(status);
+        match self.schedule.answered(disposition, asked, now, || random) {
             Outcome::Delivered => {}
-            Outcome::SetAside => self.pace.set_aside(verdict),
+            Outcome::SetAside => self.schedule.set_aside(disposition),
             Outcome::RetryUntil(_) => return Next::Again(self.due(answer.at)),
         }
         Next::Record(self.due(answer.at))

@@ -106,7 +106,7 @@ fn a_403_moves_no_record_to_another_key() {
     assert_eq!(stage.set_aside()[0]["status"], 403);
 }
 
-/// Where the agent's key is not taken either, the record is set aside for its own.
+/// Where the agent's key is not taken either, the record is set aside at once.
 #[test]
 fn a_record_whose_tenant_the_agents_key_is_not_is_set_aside() {
     let server = MainServer::new_down();
@@ -127,6 +127,6 @@ fn a_record_whose_tenant_the_agents_key_is_not_is_set_aside() {
     let aside = stage.set_aside();
     assert_eq!(
         (&aside[0]["answer"], &aside[0]["status"]),
-        (&"gone".into(), &401.into())
+        (&"not yours".into(), &404.into())
     );
 }
