@@ -1,6 +1,7 @@
 //! The command line (spec 1), validated as a whole before anything is touched.
 
 use std::ffi::{OsStr, OsString};
+use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -103,7 +104,7 @@ pub fn parse(
         return Err(usage(&unknown, "is not a flag"));
     }
 
-    let folder = folder.map_or_else(|| PathBuf::from(DEFAULT_FOLDER), PathBuf::from);
+    let folder = PathBuf::from(folder.unwrap_or_else(|| DEFAULT_FOLDER.into()));
     if folder.as_os_str().is_empty() {
         return Err(usage("-datanadhi", "needs a folder"));
     }
@@ -165,74 +166,35 @@ impl Given {
         // The last argument ended with `=`: this one may be the value that was meant.
         let mut may_be_value = false;
         while let Some((place, arg)) = args.next() {
-            let (name, value) = split(&arg);
-            let is_empty = value.is_some_and(OsStr::is_empty);
-            let may_be_value = std::mem::replace(&mut may_be_value, is_empty);
-            let text = match name {
-                b"datanadhi" => &mut given.folder,
-                b"api-key" => &mut given.api_key,
-                b"health-url" => &mut given.health_url,
-                _ => {
-                    let switch = match name {
-                        b"standby" => &mut given.standby,
-                        b"version" => &mut given.version,
-                        b"help" | b"h" => &mut given.help,
-                        _ => {
-                            given.unknown.get_or_insert_with(|| match may_be_value {
-                                true => nameless(place),
-                                false => shown(place, &arg),
-                            });
-                            continue;
-                        }
-                    };
-                    *switch = on_or_off(name, value)?;
-                    continue;
-                }
+            let mut parts = arg.as_bytes().splitn(2, |&byte| byte == b'=');
+            let written = String::from_utf8_lossy(parts.next().unwrap_or_default());
+            let value = parts.next().map(OsStr::from_bytes);
+            let hide = mem::replace(&mut may_be_value, value.is_some_and(OsStr::is_empty));
+            let one_dash = written.strip_prefix('-').filter(|it| it.starts_with('-'));
+            let flag = one_dash.unwrap_or(&written);
+            let mut text = || {
+                let next = || args.next().map(|(_, next)| next);
+                let text = value.map(OsStr::to_owned).or_else(next);
+                text.ok_or_else(|| usage(flag, "needs a value")).map(Some)
             };
-            let value = value
-                .map(OsStr::to_owned)
-                .or_else(|| args.next().map(|(_, value)| value));
-            *text = Some(value.ok_or_else(|| usage(&flag(name), "needs a value"))?);
+            let switch = || match value.map(OsStr::as_bytes) {
+                None | Some(b"true") => Ok(true),
+                Some(b"false") => Ok(false),
+                Some(_) => Err(usage(flag, "is on or off: =true or =false")),
+            };
+            match flag {
+                "-datanadhi" => given.folder = text()?,
+                "-api-key" => given.api_key = text()?,
+                "-health-url" => given.health_url = text()?,
+                "-standby" => given.standby = switch()?,
+                "-version" => given.version = switch()?,
+                "-help" | "-h" => given.help = switch()?,
+                _ if given.unknown.is_some() => {}
+                // A key may stand behind `=`, and where no flag does: in `-api-key= KEY`.
+                _ if written.starts_with('-') && !hide => given.unknown = Some(written.into()),
+                _ => given.unknown = Some(format!("argument {place}")),
+            }
         }
         Ok(given)
     }
-}
-
-/// What an error shows of an argument. A key may stand behind `=`, and where no flag
-/// does: in `-api-key= KEY`.
-fn shown(place: usize, arg: &OsStr) -> String {
-    let bytes = arg.as_bytes();
-    match bytes.split(|&byte| byte == b'=').next() {
-        Some(name) if bytes.starts_with(b"-") => String::from_utf8_lossy(name).into_owned(),
-        _ => nameless(place),
-    }
-}
-
-fn nameless(place: usize) -> String {
-    format!("argument {place}")
-}
-
-/// An argument's name without its dashes, empty where it has none, and what
-/// stands behind `=`.
-fn split(arg: &OsStr) -> (&[u8], Option<&OsStr>) {
-    let bytes = arg.as_bytes();
-    let body = bytes
-        .strip_prefix(b"--")
-        .or_else(|| bytes.strip_prefix(b"-"))
-        .unwrap_or_default();
-    let mut parts = body.splitn(2, |&byte| byte == b'=');
-    let name = parts.next().unwrap_or_default();
-    (name, parts.next().map(OsStr::from_bytes))
-}
-
-fn on_or_off(name: &[u8], value: Option<&OsStr>) -> Result<bool> {
-    match value.map(OsStr::as_bytes) {
-        None | Some(b"true") => Ok(true),
-        Some(b"false") => Ok(false),
-        Some(_) => Err(usage(&flag(name), "is on or off: =true or =false")),
-    }
-}
-
-fn flag(name: &[u8]) -> String {
-    format!("-{}", String::from_utf8_lossy(name))
 }
