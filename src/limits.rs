@@ -39,7 +39,7 @@ pub const DESCRIPTORS_RESERVED: usize = 27;
 /// those beyond. Clients queue further calls themselves, but not before they have seen
 /// the agent's SETTINGS, so that the first connections need as many as a client begins
 /// at once. All together they are 528 on [`CONNECTIONS_MAX`] connections, each with a
-/// window that nobody has reserved.
+/// window that is not reserved.
 pub const STREAM_ALLOWANCES: [(usize, u32); 2] = [(4, 64), (16, 8)];
 /// Bytes a client may send on a stream before the agent has asked for more. Not below a
 /// third of HTTP/2's initial 65,535: of what a client sends before it has seen the
@@ -93,7 +93,7 @@ pub const KEPT_GRACE: Duration = Duration::from_secs(1);
 /// A connection that was asked to end and has no call in flight is cut after
 /// this time.
 pub const CLOSE_GRACE: Duration = Duration::from_millis(200);
-/// The same once the agent stops while others wait for its place, of whom there may be
+/// The same once the agent stops while others wait for its place, of which there may be
 /// hundreds: all are served one placeful after the other within [`STOP_DRAIN`].
 pub const CLOSE_GRACE_CROWDED: Duration = Duration::from_millis(20);
 /// Connections that are on their way out at a time, to make room.
@@ -191,14 +191,14 @@ pub const DELETE_ROOM: u64 = MIB as u64;
 /// Bytes of one write of that: little to keep on the stack.
 pub const ROOM_STEP: usize = 16 * KIB;
 
-// --- Life (spec 5) ---
+// --- Lifecycle (spec 5) ---
 
 /// How long a start waits for another agent's lock or socket: longer than that agent
 /// has its lock once its socket is gone, and below the 2 s that the SDK waits.
 pub const LOCK_WAIT: Duration = Duration::from_millis(1800);
 /// How long after its first answer another agent has to answer still: an agent that
 /// was killed, or leaves, has closed its socket by then.
-pub const ANSWER_AGAIN: Duration = Duration::from_millis(300);
+pub const LIVENESS_RECHECK: Duration = Duration::from_millis(300);
 /// How often it looks in that time.
 pub const LOCK_POLL: Duration = Duration::from_millis(10);
 /// First delay between two probes; it doubles up to [`PROBE_DELAY_MAX`].
@@ -221,7 +221,7 @@ pub const LEAVE_AGE: Duration = Duration::from_secs(3);
 /// connection's [`IDLE_GRACE`] ends within it. With the removal of the store it stays
 /// below the 500 ms of spec 5.
 pub const LEAVE_DRAIN: Duration = Duration::from_millis(300);
-/// How long those who have found the socket file may take to connect once it is
+/// How long clients that have found the socket file may take to connect once it is
 /// gone: a connect(2) that the scheduler interrupted after looking it up.
 pub const LEAVE_SETTLE: Duration = Duration::from_millis(20);
 /// How long calls in flight are served after a signal. With the closing of the store
@@ -238,14 +238,14 @@ pub const IO_EVENTS_MAX: usize = 128;
 /// the body of a large call, LMDB's list of dirty pages.
 pub const LARGE_ALLOCATION: i32 = 32 * KIB as i32;
 /// Bytes by which the heap grows beyond what is asked for.
-pub const HEAP_IN_HAND: i32 = 16 * KIB as i32;
+pub const MALLOC_TOP_PAD: i32 = 16 * KIB as i32;
 /// The start, or an outage before a standby, is over by then: what it needed is given
 /// back to the kernel.
-pub const START_OVER: Duration = Duration::from_secs(1);
+pub const SETTLE_DELAY: Duration = Duration::from_secs(1);
 /// Between two questions whether a running log still stands at its path.
 pub const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a line is written again because its file was moved away meanwhile, before
-/// that counts as a failure: nobody does that by hand.
+/// that counts as a failure: more than an operator does by hand.
 pub const REWRITES_MAX: usize = 8;
 /// Session folders that stay.
 pub const SESSIONS_KEPT: usize = 10;

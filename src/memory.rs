@@ -7,7 +7,7 @@ use std::fs;
 use rustix::mm::{Advice, madvise};
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-use crate::limits::{HEAP_IN_HAND, LARGE_ALLOCATION};
+use crate::limits::{LARGE_ALLOCATION, MALLOC_TOP_PAD};
 
 /// Has glibc's malloc give back what was large, keep little in hand, and use one
 /// arena: the resolver's thread would leave another, which reserves 64 MiB of
@@ -18,7 +18,7 @@ pub fn tune_allocator() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_ALLOCATION);
-        libc::mallopt(libc::M_TOP_PAD, HEAP_IN_HAND);
+        libc::mallopt(libc::M_TOP_PAD, MALLOC_TOP_PAD);
     }
     release_heap();
 }

@@ -5,7 +5,7 @@
 //! agent, however it ends: a client finds none and starts another. Three things
 //! keep a stale name from leading anywhere: the random part, because pids and
 //! descriptor numbers come again; the mode 0700, because the next process of that
-//! pid may be another user's, who could put a socket of his own there; and that the
+//! pid may be another user's, which could put its own socket there; and that the
 //! folder is emptied by each agent that takes the instance lock.
 
 use std::ffi::CStr;

@@ -113,7 +113,7 @@ impl Calls<'_> {
         };
         begin_at_once(async move {
             if let Some(Ok(answer)) = unless_reset(&mut respond, answer).await {
-                // Where the client is gone, there is nobody to tell.
+                // A client that is gone needs no answer.
                 let _ = send(&mut respond, answer).await;
             }
             drop(call);

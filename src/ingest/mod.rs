@@ -2,7 +2,6 @@
 //! [`connection`], its [`body`] within what [`admission`] allows, the [`service`], and on
 //! to the store.
 
-pub mod activation;
 pub mod admission;
 #[cfg(target_os = "linux")]
 pub mod agent_folder;
@@ -13,7 +12,8 @@ pub mod authority;
 pub mod body;
 pub mod codec;
 pub mod connection;
-pub mod doorway;
+pub mod inherited;
+pub mod listener;
 pub mod metadata;
 pub mod server;
 pub mod service;

@@ -41,8 +41,8 @@ impl Server {
         }
     }
 
-    /// Accepts clients of `listener` from now on. Who is already in the former
-    /// one's backlog is served too.
+    /// Accepts clients of `listener` from now on. Those in the former one's backlog are
+    /// served too.
     ///
     /// # Errors
     /// Those of registering it with the runtime.
@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// Accepts nobody until [`Server::resume`]: who connects waits in the backlog.
+    /// Accepts no client until [`Server::resume`]: a new one waits in the backlog.
     pub fn pause(&self) {
         if let Some(Listening { task, .. }) = &self.listener {
             // It waits somewhere between two clients, and holds none.
@@ -86,16 +86,16 @@ impl Server {
         }
     }
 
-    /// Accepts nobody any more, and leaves who has connected to another process
+    /// Accepts no client any more, and leaves those in the backlog to another process
     /// that has the same socket.
     pub fn leave_listening(&mut self) {
         self.pause();
         self.listener = None;
     }
 
-    /// Takes everyone who has connected so far, and nobody afterwards; for whom
-    /// there is no room yet, a task goes on until they are served. The socket file
-    /// must be out of sight before.
+    /// Accepts every client that has connected so far, and none afterwards; where there is
+    /// no room for all yet, a task goes on until they are served. The socket file must be
+    /// out of sight before.
     pub fn stop_listening(&mut self) {
         let (_, rest) = self.accept_all();
         if let Some(Listening { listener, task, .. }) = self.listener.take() {
@@ -106,13 +106,13 @@ impl Server {
         }
     }
 
-    /// Takes everyone in the backlog; tells whether there was anyone, or may be.
+    /// Accepts every client in the backlog; tells whether there was one, or may be.
     pub fn accept_waiting(&self) -> bool {
         let (any, rest) = self.accept_all();
         any || rest
     }
 
-    /// Whether anyone was taken, and whether others may be left for want of room.
+    /// Whether a client was accepted, and whether others may be left for want of room.
     fn accept_all(&self) -> (bool, bool) {
         let mut any = false;
         let Some(Listening { listener, .. }) = &self.listener else {
@@ -131,7 +131,7 @@ impl Server {
     }
 }
 
-/// A client who waits already.
+/// Accepts a client that waits already.
 fn accept_now(listener: &UnixListener) -> io::Result<UnixStream> {
     let (stream, _) = listener.accept()?;
     stream.set_nonblocking(true)?;
@@ -151,7 +151,7 @@ async fn accept(listener: Arc<AsyncListener>, to: Acceptor) {
     }
 }
 
-/// Serves who is left in the backlog of a socket that nobody finds any more.
+/// Serves what is left in the backlog of a socket whose file is gone.
 async fn accept_rest(listener: UnixListener, to: Acceptor) {
     to.make_room().await;
     loop {
@@ -181,8 +181,8 @@ impl Acceptor {
         }
     }
 
-    /// While there is one client too many, asks the idle to leave their place
-    /// and accepts nobody.
+    /// While there is one client too many, asks idle ones to give up their place and
+    /// accepts none.
     async fn make_room(&self) {
         // A client that heeds it makes room at once, and others may keep their place.
         let mut leaving = 1;

@@ -76,7 +76,7 @@ pub struct Socket {
 
 impl Socket {
     /// Binds the socket of `folder`, under a name that lives as long as the agent
-    /// (spec 5.6) if it `may_link` and that serves all who may send. A stale socket
+    /// (spec 5.6) if it `may_link` and that serves every user that may send. A stale socket
     /// or link of an agent's is replaced; anything else of that name is not touched.
     ///
     /// # Errors
@@ -222,7 +222,7 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-/// The folder decides who may send (spec 7): 0666 masked by its write bits, and
+/// Gives the socket the access that its folder has (spec 7): 0666 masked by its write bits, and
 /// its group where the group may write.
 fn set_access(socket: &Path, folder: &Path) -> io::Result<()> {
     let folder = fs::metadata(folder)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::life::Life;
+use super::agent::Lifecycle;
 use super::{End, process};
 use crate::error::Error;
 use crate::events::Events;
@@ -28,7 +28,7 @@ pub(super) fn fails_to_start(
 
 /// Has an agent that found no store to open add its line to the session of the failure
 /// before it, in place of one of its own.
-pub(super) fn share_session(life: &Life, session: &Session, error: &Error) {
+pub(super) fn share_session(life: &Lifecycle, session: &Session, error: &Error) {
     let failed = matches!(error, Error::CannotCreate(_)) && !life.store.status().open;
     if failed
         && life.folder.is_in_place()
@@ -45,12 +45,12 @@ pub(super) struct Counts {
     buffered: u64,
     delivered: u64,
     set_aside: u64,
-    /// Before the store is open nobody knows.
+    /// Not known before the store is open.
     left: Option<u64>,
 }
 
 impl Counts {
-    pub(super) fn of(life: &Life) -> Counts {
+    pub(super) fn of(life: &Lifecycle) -> Counts {
         let (delivered, set_aside) = life.replayer.totals();
         let status = life.store.status();
         Counts {

@@ -1,7 +1,7 @@
 //! From the first system call to the exit code (spec 5).
 
+mod agent;
 mod ending;
-mod life;
 #[cfg(target_os = "linux")]
 mod owner;
 #[cfg(not(target_os = "linux"))]
@@ -27,14 +27,14 @@ use crate::cli::{Config, VERSION};
 use crate::error::{Error, Result};
 use crate::events::{Events, Value};
 use crate::folder::Folder;
-use crate::ingest::activation;
 use crate::ingest::admission::Admission;
 use crate::ingest::agent_folder;
-use crate::ingest::doorway::{Doorway, Entrance};
+use crate::ingest::inherited;
+use crate::ingest::listener::{ListenSocket, ListenerHandle};
 use crate::ingest::server::Server;
 use crate::ingest::service::IngestService;
 use crate::limits::{
-    IDLE_GRACE, IO_EVENTS_MAX, PROGRESS_INTERVAL, START_OVER, STOP_DRAIN, STORE_CLOSE,
+    IDLE_GRACE, IO_EVENTS_MAX, PROGRESS_INTERVAL, SETTLE_DELAY, STOP_DRAIN, STORE_CLOSE,
 };
 use crate::memory;
 use crate::replay::proxy::Unusable;
@@ -43,20 +43,20 @@ use crate::session::{self, Session};
 use crate::stdout::Stdout;
 use crate::store::space::Space;
 use crate::store::{self, Close, Writer};
+use agent::{Lifecycle, Quiet};
 use ending::Counts;
-use life::{Life, Quiet};
 use signals::Signals;
 
-/// Lives the agent's life.
+/// Runs the agent until it exits.
 ///
 /// # Errors
 /// What ended it, where that was not its own decision.
 pub fn run(config: Config) -> Result<()> {
     if config.standby {
-        process::without_thread_cache();
+        process::reexec_without_tcache();
     }
     // First: its descriptor must not be one of the agent's own.
-    let passed = activation::passed(|name| std::env::var_os(name))?;
+    let passed = inherited::passed(|name| std::env::var_os(name))?;
     let events = Events::new(Stdout::open());
     process::harden();
     let has_changed_user = owner::become_owner(&config.folder);
@@ -76,7 +76,7 @@ pub fn run(config: Config) -> Result<()> {
     let candidate = store::open::examine(folder.path());
     let (runtime, signals) = runtime().map_err(fails)?;
     let may_link = !config.standby && !has_changed_user;
-    let entrance = start::open_entrance(&folder, passed, may_link).map_err(fails)?;
+    let listen_socket = start::open_listen_socket(&folder, passed, may_link).map_err(fails)?;
     // As a task: to wake what block_on itself runs costs a look at the sockets.
     let (writer, store) = Writer::new(Arc::clone(&folder), candidate, events.clone());
     let life = serve(
@@ -84,7 +84,7 @@ pub fn run(config: Config) -> Result<()> {
         Arc::clone(&folder),
         events,
         start,
-        entrance,
+        listen_socket,
         (writer, store),
         signals,
     );
@@ -123,21 +123,21 @@ async fn serve(
     folder: Arc<Folder>,
     events: Events,
     start: Instant,
-    (entrance, listener): (Entrance, Option<UnixListener>),
+    (listen_socket, listener): (ListenSocket, Option<UnixListener>),
     (writer, store): (Writer, store::Handle),
     mut signals: Signals,
 ) -> Result<()> {
     let admission = Admission::new();
     let service = IngestService::new(store.clone());
     let mut server = Server::new(service, Arc::clone(&admission), events.clone());
-    let activated = matches!(entrance, Entrance::Passed);
+    let activated = matches!(listen_socket, ListenSocket::Inherited);
     listener
         .map_or(Ok(()), |listener| server.listen(listener))
         .map_err(|error| {
             let error = Error::CannotCreate(format!("socket: {error}"));
             ending::fails_to_start(&folder, &events, start, error)
         })?;
-    let doorway = Doorway::new(Arc::clone(&folder), entrance, server);
+    let listener = ListenerHandle::new(Arc::clone(&folder), listen_socket, server);
     let asleep = config.standby && !store::has_data(folder.path());
     let mut writing = tokio::spawn(writer.run(asleep));
 
@@ -145,7 +145,7 @@ async fn serve(
     tokio::spawn(prune(Arc::clone(&folder), session.clone(), store.clone()));
     events.log_to(session.agent_log());
     announce(&config, activated, &folder, &events);
-    tokio::spawn(doorway.clone().watch(events.clone()));
+    tokio::spawn(listener.clone().watch(events.clone()));
     tokio::spawn(progress(Arc::clone(&folder), events.clone(), store.clone()));
     let replayer = Replayer::new(
         config.route,
@@ -154,10 +154,10 @@ async fn serve(
         events.clone(),
         session.clone(),
     );
-    let mut life = Life {
+    let mut life = Lifecycle {
         folder,
         events,
-        doorway,
+        listener,
         admission,
         store,
         replayer,
@@ -205,16 +205,16 @@ fn failure(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Er
 }
 
 /// Leaves the folder in order: no socket, no flag, the store closed.
-async fn stop(life: &mut Life, end: &End, signals: &mut Signals) -> Result<()> {
+async fn stop(life: &mut Lifecycle, end: &End, signals: &mut Signals) -> Result<()> {
     life.events.emit("grpc_server_stopping", &[]);
     let orderly = async {
-        life.doorway.lock().close();
+        life.listener.lock().close();
         if let End::Drained = end {
             return;
         }
         let drained = async {
-            // Who has just come may be about to call, and could not tell a
-            // connection that is cut from a call that failed.
+            // A newly connected client may be about to call; closing now would look like a
+            // failed call.
             life.admission.stop();
             let _ = timeout(IDLE_GRACE, life.admission.wait_until_empty()).await;
             life.admission.stop_all();
@@ -280,7 +280,7 @@ async fn prune(folder: Arc<Folder>, own: Session, store: store::Handle) {
 /// needed.
 async fn progress(folder: Arc<Folder>, events: Events, store: store::Handle) {
     let start = tokio::time::Instant::now();
-    sleep_until(start + START_OVER).await;
+    sleep_until(start + SETTLE_DELAY).await;
     memory::release();
     let first = start + PROGRESS_INTERVAL;
     let mut minutes = interval_at(first, PROGRESS_INTERVAL);

@@ -27,7 +27,7 @@ struct Owner {
     gid: Gid,
 }
 
-/// Becomes the user to whom the base folder belongs, or the nearest parent of one
+/// Becomes the owner of the base folder, or the nearest parent of one
 /// still to be made, and gives that user what an earlier agent of root's left there.
 /// False where the agent stays as it is: it is not root, the folder is root's, the
 /// owner cannot reach it by this path, or the change is not permitted.

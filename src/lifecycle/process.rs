@@ -58,7 +58,7 @@ pub fn check_descriptors() -> Result<()> {
 /// pages of what a life has used; glibc reads the setting before `main` and never
 /// again. Where it cannot be done the agent goes on as it is.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub fn without_thread_cache() {
+pub fn reexec_without_tcache() {
     use std::env;
     use std::ffi::CString;
     use std::os::unix::ffi::OsStringExt;
@@ -97,7 +97,7 @@ pub fn without_thread_cache() {
 
 /// Elsewhere malloc has no such cache.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn without_thread_cache() {}
+pub fn reexec_without_tcache() {}
 
 /// Peak resident memory so far, in KiB; 0 where the system does not tell.
 #[must_use]

@@ -19,7 +19,7 @@ const NAMES: [(Signal, &str); 3] = [
     (Signal::HUP, "SIGHUP"),
 ];
 
-/// What the handlers leave for the agent's life.
+/// What the handlers leave for the runtime.
 pub(super) struct Signals {
     /// A byte for each signal that came.
     came: UnixStream,
@@ -56,7 +56,7 @@ fn handle() -> io::Result<Signals> {
         if *signal != Signal::TERM && is_ignored(*signal) {
             continue;
         }
-        // In this order: who is told looks there.
+        // In this order: the reader of the pipe looks there.
         flag::register_usize(signal.as_raw(), Arc::clone(&last), index)?;
         pipe::register(signal.as_raw(), tell.try_clone()?)?;
     }

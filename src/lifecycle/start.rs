@@ -9,9 +9,9 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::ingest::agent_folder;
-use crate::ingest::doorway::Entrance;
+use crate::ingest::listener::ListenSocket;
 use crate::ingest::socket::{self, Socket};
-use crate::limits::{ANSWER_AGAIN, LOCK_POLL, LOCK_WAIT};
+use crate::limits::{LIVENESS_RECHECK, LOCK_POLL, LOCK_WAIT};
 
 /// How another agent answers that holds the lock.
 #[derive(PartialEq, Eq)]
@@ -24,12 +24,12 @@ enum Answering {
 
 /// Takes the instance lock, waiting for an agent that is just leaving. False:
 /// another agent serves this folder. That its socket answers says so, unless that is
-/// the one which was `passed`: it answers whoever serves it. One that was killed, or
+/// the one which was `passed`: it answers for any process that serves it. One that was killed, or
 /// has been told to stop, answers for a moment yet: it is asked twice. The socket's
 /// name is made to lead to one of another PID namespace (spec 5.6).
 ///
 /// # Errors
-/// [`Error::CannotCreate`] when the folder stays locked and nobody answers.
+/// [`Error::CannotCreate`] when the folder stays locked and no agent answers.
 pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
     let deadline = Instant::now() + LOCK_WAIT;
     let mut answered: Option<(Answering, Instant)> = None;
@@ -39,7 +39,7 @@ pub fn take_lock(folder: &Folder, passed: bool) -> Result<bool> {
         }
         if answered
             .as_ref()
-            .is_none_or(|(_, since)| since.elapsed() >= ANSWER_AGAIN)
+            .is_none_or(|(_, since)| since.elapsed() >= LIVENESS_RECHECK)
         {
             let now = if passed { None } else { answering(folder) };
             answered = match (now, answered) {
@@ -77,9 +77,9 @@ fn answering(folder: &Folder) -> Option<Answering> {
     agent_folder::socket_of_another_namespace(folder.path()).map(Answering::Hidden)
 }
 
-/// Whether somebody listens at the socket of a folder that no agent has locked, as
-/// systemd does. To replace that file would leave none behind, and nobody could
-/// start an agent any more. An agent that was killed answers for a moment yet: what
+/// Whether another process listens at the socket of a folder that no agent has locked, as
+/// systemd does. To replace that file would leave none behind, and no agent could be
+/// started any more. An agent that was killed answers for a moment yet: what
 /// it had is closed one after the other, on a throttled host with pauses.
 fn is_held(folder: &Folder) -> bool {
     let deadline = Instant::now() + LOCK_WAIT;
@@ -100,14 +100,14 @@ fn is_held(folder: &Folder) -> bool {
 ///
 /// # Errors
 /// [`Error::CannotCreate`] naming the socket.
-pub fn open_entrance(
+pub fn open_listen_socket(
     folder: &Folder,
     passed: Option<UnixListener>,
     may_link: bool,
-) -> Result<(Entrance, Option<UnixListener>)> {
+) -> Result<(ListenSocket, Option<UnixListener>)> {
     agent_folder::sweep(folder.path());
     if passed.is_some() {
-        return Ok((Entrance::Passed, passed));
+        return Ok((ListenSocket::Inherited, passed));
     }
     if is_held(folder) {
         return Err(Error::CannotCreate(format!(
@@ -116,7 +116,7 @@ pub fn open_entrance(
             socket::path_in(folder.path()).display()
         )));
     }
-    let own = |socket| Entrance::Own { socket, may_link };
+    let own = |socket| ListenSocket::Bound { socket, may_link };
     match Socket::bind(folder.path(), may_link) {
         Ok((socket, listener)) => Ok((own(Some(socket)), Some(listener))),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((own(None), None)),

@@ -130,7 +130,7 @@ impl Carry {
             Ok(()) => {
                 if self.gives_back {
                     // Where this cannot be done the disk stays full, and is waited for.
-                    let _ = scan.give_back(&findings);
+                    let _ = scan.punch(&findings);
                 }
                 self.group = (self.group * 2).min(GROUP_BYTES_MAX);
             }

@@ -1,4 +1,4 @@
-//! The store's files: their names, whose they are, and who has them open (spec 4).
+//! The store's files: their names, owners and locks (spec 4).
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
@@ -78,8 +78,8 @@ pub(super) fn check_own(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a store may be this user's: the agent's own, the base folder's owner, who may
-/// put anything in it, or whom a mount makes the owner of all that the agent creates.
+/// Whether a store may be this user's: the agent's own, the base folder's owner, which may
+/// put anything in it, or the one that a mount gives to all that the agent creates.
 fn is_trusted(folder: &Path, user: u32) -> bool {
     let base = folder.parent().and_then(|base| fs::metadata(base).ok());
     user == rustix::process::geteuid().as_raw()

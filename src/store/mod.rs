@@ -145,7 +145,7 @@ impl Shared {
     }
 }
 
-/// The store, as everyone but its writer sees it.
+/// The store, as all but its writer see it.
 #[derive(Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,

@@ -178,7 +178,7 @@ impl Scan {
     /// # Errors
     /// Those of fallocate(2).
     #[cfg(target_os = "linux")]
-    pub(super) fn give_back(&self, findings: &Findings) -> io::Result<()> {
+    pub(super) fn punch(&self, findings: &Findings) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         if self.bands.is_finding() {
             return Ok(());
@@ -209,7 +209,7 @@ impl Scan {
 
     /// Elsewhere no part of a file can be given back.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn give_back(&self, _findings: &Findings) -> io::Result<()> {
+    pub(super) fn punch(&self, _findings: &Findings) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

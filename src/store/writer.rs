@@ -269,7 +269,7 @@ impl Writer {
         }
     }
 
-    /// Takes what has arrived, and lets those who are about to send do so: calls
+    /// Takes what has arrived, and lets clients that are about to send do so: calls
     /// that arrive together share one flush.
     async fn gather(&mut self, group: &mut Group) {
         loop {

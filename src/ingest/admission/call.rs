@@ -65,7 +65,7 @@ impl Call {
             let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
             let _in_line = Waiting::new(&call.admission.line);
             let bytes = Arc::clone(&call.admission.bytes);
-            // Nobody closes the semaphore.
+            // The semaphore is never closed.
             let reserved = bytes.acquire_many_owned(wanted).await.ok();
             *call.reserved() = reserved;
         }

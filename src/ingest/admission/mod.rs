@@ -1,4 +1,4 @@
-//! Who is let in, and what it holds: every counter, permit and budget of ingest
+//! What is admitted, and what it holds: every counter, permit and budget of ingest
 //! (spec 3).
 //!
 //! Memory is bounded by a product and a budget. The product is connections times
@@ -24,7 +24,7 @@ use crate::limits::{
 use crate::memory;
 pub use call::{Admitted, Call, Waiting};
 
-/// Everything that clients hold. Nobody holds a lock of it across an await.
+/// Everything that clients hold. No lock of it is held across an await.
 pub struct Admission {
     peers: Mutex<Vec<Arc<Peer>>>,
     /// Connections at a time: as many as memory and descriptors allow.
@@ -58,7 +58,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Nobody so far.
+    /// Without a client so far.
     #[must_use]
     pub fn new() -> Arc<Admission> {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

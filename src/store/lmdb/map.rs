@@ -32,7 +32,7 @@ pub(super) fn open(folder: &Path, size: usize) -> Result<(Env<WithoutTls>, usize
         // type is the only one to write and runs on one thread.
         // NO_READ_AHEAD changes nothing but the page cache.
         unsafe { options.flags(EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD) };
-        // SAFETY: nobody else truncates or writes the file: the folder is 0700
+        // SAFETY: no other process truncates or writes the file: the folder is 0700
         // and the instance lock is held.
         match unsafe { options.open(folder) } {
             // It is larger where the store is.

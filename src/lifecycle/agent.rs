@@ -1,4 +1,4 @@
-//! The agent's life (spec 5.2 to 5.4): buffering, replaying, leaving.
+//! What an agent does until it exits (spec 5.2 to 5.4): buffering, replaying, leaving.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,8 +9,10 @@ use crate::error::Result;
 use crate::events::Events;
 use crate::folder::Folder;
 use crate::ingest::admission::Admission;
-use crate::ingest::doorway::Doorway;
-use crate::limits::{LEAVE_AGE, LEAVE_DRAIN, LEAVE_JITTER, LEAVE_QUIET, LEAVE_SETTLE, START_OVER};
+use crate::ingest::listener::ListenerHandle;
+use crate::limits::{
+    LEAVE_AGE, LEAVE_DRAIN, LEAVE_JITTER, LEAVE_QUIET, LEAVE_SETTLE, SETTLE_DELAY,
+};
 use crate::memory;
 use crate::replay::backoff::Probes;
 use crate::replay::http::Probe;
@@ -18,19 +20,19 @@ use crate::replay::jitter::random;
 use crate::replay::replayer::{Pause, Replayer};
 use crate::store::{self, Close};
 
-/// Everything that the life decides about.
-pub struct Life {
+/// The parts of a running agent, and the loop over them.
+pub struct Lifecycle {
     /// The base folder.
     pub folder: Arc<Folder>,
     /// Where events go.
     pub events: Events,
-    /// The way in.
-    pub doorway: Doorway,
+    /// Where clients connect.
+    pub listener: ListenerHandle,
     /// What clients are doing.
     pub admission: Arc<Admission>,
     /// The records.
     pub store: store::Handle,
-    /// The way out.
+    /// Sends the records on.
     pub replayer: Replayer,
     /// When the agent started.
     pub start: Instant,
@@ -57,8 +59,8 @@ impl Quiet {
     }
 }
 
-/// What the agent does while the server is healthy and the store is empty.
-enum Calm {
+/// How a time ends in which the server is healthy and the store empty.
+enum IdleOutcome {
     /// A record has come in.
     Records,
     /// The server is gone again: why.
@@ -67,8 +69,8 @@ enum Calm {
     Closed,
 }
 
-impl Life {
-    /// Lives until there is nothing left to do; `asleep` starts in standby.
+impl Lifecycle {
+    /// Runs until there is nothing left to do; `asleep` starts in standby.
     ///
     /// # Errors
     /// [`Error::Closed`](crate::error::Error::Closed) when the store is closed
@@ -94,7 +96,7 @@ impl Life {
     async fn rest(&mut self) {
         self.replayer.disconnect();
         let record = self.store.wait_for(|status| status.count > 0);
-        if timeout(START_OVER, record).await.is_err() {
+        if timeout(SETTLE_DELAY, record).await.is_err() {
             memory::release();
             self.store.wait_for(|status| status.count > 0).await;
         }
@@ -113,10 +115,10 @@ impl Life {
                     Pause::Unreachable(why) => break broken = Some(why),
                     Pause::Drained => {}
                 }
-                match self.calm().await? {
-                    Calm::Records => {}
-                    Calm::Unhealthy(why) => break broken = Some(why),
-                    Calm::Closed => return Ok(()),
+                match self.idle().await? {
+                    IdleOutcome::Records => {}
+                    IdleOutcome::Unhealthy(why) => break broken = Some(why),
+                    IdleOutcome::Closed => return Ok(()),
                 }
             }
         }
@@ -172,10 +174,10 @@ impl Life {
 
     /// Waits, with nothing to send, until there is something or it is time to
     /// leave.
-    async fn calm(&mut self) -> Result<Calm> {
+    async fn idle(&mut self) -> Result<IdleOutcome> {
         loop {
             if self.store.status().count > 0 {
-                return Ok(Calm::Records);
+                return Ok(IdleOutcome::Records);
             }
             let wait = self.until_leaving();
             if !wait.is_zero() {
@@ -184,12 +186,12 @@ impl Life {
                 continue;
             }
             if let Probe::Unhealthy(why) = self.replayer.probe().await {
-                return Ok(Calm::Unhealthy(why));
+                return Ok(IdleOutcome::Unhealthy(why));
             }
-            // The probe took its time: somebody may have come meanwhile.
+            // The probe took its time: a client may have come meanwhile.
             if self.until_leaving().is_zero() {
                 if self.try_to_leave().await? {
-                    return Ok(Calm::Closed);
+                    return Ok(IdleOutcome::Closed);
                 }
                 // Whatever was in the way may still be: no hot loop.
                 let records = self.store.wait_for(|status| status.count > 0);
@@ -214,27 +216,27 @@ impl Life {
         age.max(quiet).max(busy)
     }
 
-    /// Leaves, unless somebody comes at the last moment; then the socket is
+    /// Leaves, unless a client comes at the last moment; then the socket is
     /// back as if nothing had been.
     async fn try_to_leave(&mut self) -> Result<bool> {
         if self.standby {
             return self.store.close(Close::Sleep).await;
         }
         let hidden_at = {
-            let mut door = self.doorway.lock();
-            // Who is in the backlog now means to call.
-            if door.server.accept_waiting() {
+            let mut listener = self.listener.lock();
+            // A client in the backlog now means to call.
+            if listener.server.accept_waiting() {
                 return Ok(false);
             }
             let now = Instant::now();
-            door.hide();
+            listener.hide();
             now
         };
-        let nobody_came = self.drain(hidden_at).await;
-        if nobody_came && self.store.close(Close::Remove).await? {
+        let none_came = self.drain(hidden_at).await;
+        if none_came && self.store.close(Close::Remove).await? {
             return Ok(true);
         }
-        if let Err(error) = self.doorway.lock().show() {
+        if let Err(error) = self.listener.lock().show() {
             let text = error.to_string();
             self.events
                 .emit("socket_blocked", &[("error", (&text).into())]);
@@ -242,10 +244,10 @@ impl Life {
         Ok(false)
     }
 
-    /// Serves who is connected, for a moment; true when nobody has come and
-    /// nobody has called or gone on sending.
+    /// Serves connected clients for a moment; true when none has come, called or gone on
+    /// sending.
     async fn drain(&self, hidden_at: Instant) -> bool {
-        // Those that never called may be about to: they are not sent away.
+        // A connection that never called may be about to: it is not closed.
         self.admission.close_served();
         let _ = timeout(LEAVE_DRAIN, async {
             let silent = async {
@@ -258,7 +260,7 @@ impl Life {
             }
         })
         .await;
-        !self.doorway.lock().server.accept_waiting()
+        !self.listener.lock().server.accept_waiting()
             && self.admission.newcomer_grace().is_none()
             && self.admission.last_heard() <= hidden_at
             && self.admission.answering() == 0

@@ -1,4 +1,5 @@
-//! The way in: the socket file, and the server behind it.
+//! The socket file and the server behind it, as one thing that can be taken out of sight,
+//! put back and closed (spec 5).
 
 use std::future::pending;
 use std::io;
@@ -10,62 +11,61 @@ use crate::ingest::server::Server;
 use crate::ingest::socket::Socket;
 use crate::limits::SOCKET_POLL;
 
-/// Where clients come in. Clones are the same door.
+/// Shares the listener's state. Clones share the same one.
 #[derive(Clone)]
-pub struct Doorway(Arc<Mutex<Door>>);
+pub struct ListenerHandle(Arc<Mutex<ListenerState>>);
 
-/// How clients find the agent.
-pub enum Entrance {
-    /// By a socket of its own.
-    Own {
+/// The socket that clients connect to.
+pub enum ListenSocket {
+    /// One that the agent has bound.
+    Bound {
         /// `None` until one can be bound.
         socket: Option<Socket>,
         /// Whether its name may lead through `/proc` ([`Socket::bind`]).
         may_link: bool,
     },
-    /// By a socket that its starter passed and listens at, too (spec 5.9). Its file
-    /// is none of the agent's business, and nobody who connects is ever refused:
-    /// the kernel keeps them in a backlog that outlives the agent, and the starter
-    /// starts the next one for them. What must not happen is that an agent takes
-    /// a client and ends before it has served it. So "out of sight" is here not to
-    /// accept. Whoever has been accepted is looked after as always; whoever waits
-    /// at the last look is accepted, and the agent stays; and whoever comes after
-    /// that, while the store is closed and the process ends, is left to the next.
-    Passed,
+    /// One that the starter passed and listens at, too (spec 5.9). Its file is never touched,
+    /// and no client is ever refused: the kernel keeps them in a backlog that outlives the
+    /// agent, and the starter starts the next one for them. An agent must not accept a client
+    /// and end before it has served it, so "out of sight" means here not to accept. A client
+    /// that was accepted is served as always; one that waits at the last look is accepted, and
+    /// the agent stays; one that comes after that, while the store is closed and the process
+    /// ends, is left to the next agent.
+    Inherited,
 }
 
-/// The door itself; nobody holds it across an await.
-pub struct Door {
+/// What the handle locks; never held across an await.
+pub struct ListenerState {
     folder: Arc<Folder>,
-    entrance: Entrance,
+    listen_socket: ListenSocket,
     /// The file is out of sight on purpose.
     hidden: bool,
     /// Where clients are served.
     pub server: Server,
 }
 
-impl Doorway {
-    /// Serves the clients that come by `entrance`; where there is no socket yet,
-    /// [`Doorway::watch`] binds it.
+impl ListenerHandle {
+    /// Serves the clients of `listen_socket`; where there is none yet,
+    /// [`ListenerHandle::watch`] binds it.
     #[must_use]
-    pub fn new(folder: Arc<Folder>, entrance: Entrance, server: Server) -> Doorway {
-        Doorway(Arc::new(Mutex::new(Door {
+    pub fn new(folder: Arc<Folder>, listen_socket: ListenSocket, server: Server) -> ListenerHandle {
+        ListenerHandle(Arc::new(Mutex::new(ListenerState {
             folder,
-            entrance,
+            listen_socket,
             hidden: false,
             server,
         })))
     }
 
-    /// The door, for one synchronous step.
-    pub fn lock(&self) -> MutexGuard<'_, Door> {
+    /// Locks the state for one synchronous step.
+    pub fn lock(&self) -> MutexGuard<'_, ListenerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches the socket file for ever: if it vanishes or is replaced, it is
     /// bound again at once (spec 5.6). Returns where there is none to watch.
     pub async fn watch(self, events: Events) {
-        if let Entrance::Passed = self.lock().entrance {
+        if let ListenSocket::Inherited = self.lock().listen_socket {
             return;
         }
         let mut watch = watch::Watch::new(self.lock().folder.path());
@@ -96,13 +96,13 @@ impl Doorway {
     }
 }
 
-impl Door {
+impl ListenerState {
     /// Binds the socket again if its file is gone; true when it had to.
     fn mend(&mut self) -> io::Result<bool> {
-        let Entrance::Own {
+        let ListenSocket::Bound {
             socket: bound,
             may_link,
-        } = &mut self.entrance
+        } = &mut self.listen_socket
         else {
             return Ok(false);
         };
@@ -112,7 +112,7 @@ impl Door {
         self.folder.check_in_place()?;
         let (socket, listener) = Socket::bind(self.folder.path(), *may_link)?;
         if let Err(error) = self.server.listen(listener) {
-            // A file with nobody behind it would be worse than none.
+            // A file that does not answer would be worse than none.
             socket.remove();
             return Err(error);
         }
@@ -120,17 +120,17 @@ impl Door {
         Ok(true)
     }
 
-    /// Takes the socket file out of sight: who looks for it finds none, who has
-    /// connected is served.
+    /// Takes the socket file out of sight: a new client finds none, a connected one is
+    /// served.
     pub fn hide(&mut self) {
         self.hidden = true;
-        match &self.entrance {
-            Entrance::Own { socket, .. } => {
+        match &self.listen_socket {
+            ListenSocket::Bound { socket, .. } => {
                 if let Some(socket) = socket {
                     socket.hide();
                 }
             }
-            Entrance::Passed => self.server.pause(),
+            ListenSocket::Inherited => self.server.pause(),
         }
     }
 
@@ -140,12 +140,12 @@ impl Door {
     /// Those of the file system; the watch tries again.
     pub fn show(&mut self) -> io::Result<()> {
         self.hidden = false;
-        match &self.entrance {
-            Entrance::Own { socket, .. } => match socket {
+        match &self.listen_socket {
+            ListenSocket::Bound { socket, .. } => match socket {
                 Some(socket) if socket.show().is_ok() => Ok(()),
                 _ => self.mend().map(drop),
             },
-            Entrance::Passed => {
+            ListenSocket::Inherited => {
                 self.server.resume();
                 Ok(())
             }
@@ -155,14 +155,14 @@ impl Door {
     /// Removes the file and stops accepting.
     pub fn close(&mut self) {
         self.hidden = true;
-        match &self.entrance {
-            Entrance::Own { socket, .. } => {
+        match &self.listen_socket {
+            ListenSocket::Bound { socket, .. } => {
                 if let Some(socket) = socket {
                     socket.remove();
                 }
                 self.server.stop_listening();
             }
-            Entrance::Passed => self.server.leave_listening(),
+            ListenSocket::Inherited => self.server.leave_listening(),
         }
     }
 }

@@ -69,8 +69,8 @@ mod descriptor {
     /// Takes the passed descriptor over.
     pub(super) fn take() -> Result<UnixListener> {
         let describe = |error| refused(&format!("the passed descriptor {FIRST}: {error}"));
-        // SAFETY: the variables say that whoever started this process passed the
-        // descriptor to it, and nothing has been opened since, so nobody else owns
+        // SAFETY: the variables say that the starter of this process passed the
+        // descriptor to it, and nothing has been opened since, so nothing else owns
         // it. Where they lie and there is none, it is never closed either.
         let passed = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(FIRST) });
         fcntl_setfd(&*passed, FdFlags::CLOEXEC).map_err(describe)?;
