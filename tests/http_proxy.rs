@@ -4,18 +4,18 @@
 mod canned;
 
 use canned::{OK, Peer, Server, post, status};
-use echopost::replay::endpoint::Endpoint;
 use echopost::replay::http::{Client, Probe, Timeouts};
 use echopost::replay::proxy::Proxy;
 use echopost::replay::route::Route;
+use echopost::replay::server::ServerUrl;
 
 /// A client of a main server that no name server knows.
 fn client(proxy: &Server, credentials: &str) -> Client {
-    let endpoint = Endpoint::parse("http://main:pass@main.test:81/base").unwrap();
+    let server = ServerUrl::parse("http://main:pass@main.test:81/base").unwrap();
     let url = format!("{credentials}127.0.0.1:{}", proxy.port);
     let variable = |name: &str| (name == "HTTP_PROXY").then(|| url.clone().into());
-    let proxy = Proxy::of_environment(&endpoint, variable).unwrap();
-    Client::new(Route::new(endpoint, proxy), Timeouts::default())
+    let proxy = Proxy::of_environment(&server, variable).unwrap();
+    Client::new(Route::new(server, proxy), Timeouts::default())
 }
 
 /// A proxy with one answer to GET and one to POST.

@@ -11,12 +11,11 @@ use hyper::{Method, Request, Uri};
 use tokio::time::timeout;
 
 use super::USER_AGENT;
-use super::body::Body;
+use super::body::{Body, Payload};
 use super::connect::Connector;
 use super::connection::{Connection, Received};
 use super::credentials::mask;
 use super::proxy::Proxy;
-use super::redirect;
 use super::route::Route;
 use super::verdict::{self, Verdict};
 use crate::limits::{
@@ -58,7 +57,7 @@ pub struct Delivery<'a> {
     /// `Idempotency-Key`, with its quotes.
     pub idempotency_key: &'a str,
     /// What [`super::body::body`] made.
-    pub body: &'a Body,
+    pub body: &'a Payload,
 }
 
 /// What the main server said.
@@ -127,7 +126,7 @@ impl Client {
     pub async fn probe(&mut self) -> Probe {
         match self.look().await {
             Ok(()) => Probe::Healthy,
-            Err(why) => Probe::Unhealthy(self.route.blame(why)),
+            Err(why) => Probe::Unhealthy(self.route.attribute_to_proxy(why)),
         }
     }
 
@@ -145,13 +144,15 @@ impl Client {
         self.deliver(delivery)
             .await
             .map_err(|failure| match failure {
-                Failure::Unreachable(why) => Failure::Unreachable(self.route.blame(why)),
+                Failure::Unreachable(why) => {
+                    Failure::Unreachable(self.route.attribute_to_proxy(why))
+                }
                 unsendable => unsendable,
             })
     }
 
     async fn deliver(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
-        let path = self.route.endpoint().log_path().clone();
+        let path = self.route.server().log().clone();
         let received = self.exchange(&path, Some(delivery)).await?;
         self.confirm(received.status).await?;
         Ok(Answer {
@@ -195,7 +196,7 @@ impl Client {
 
     /// A probe without its time limit.
     async fn follow(&mut self) -> Result<(), String> {
-        let mut path = self.route.endpoint().health_path().clone();
+        let mut path = self.route.server().health().clone();
         for _ in 0..=PROBE_REDIRECTS {
             let received = self
                 .exchange(&path, None)
@@ -205,8 +206,7 @@ impl Client {
             match received.location() {
                 _ if (200..300).contains(&status) => return Ok(()),
                 Some(location) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
-                    let endpoint = self.route.endpoint();
-                    path = redirect::resolve(endpoint, &path, &location).ok_or_else(|| {
+                    path = self.route.server().redirected(&location).ok_or_else(|| {
                         // What a login page is told about the way back tells the operator
                         // nothing.
                         let target = shown(location.split('?').next().unwrap_or_default());
@@ -291,15 +291,15 @@ impl Client {
         path: &Uri,
         delivery: Option<Delivery<'_>>,
     ) -> Result<Request<Body>, Failure> {
-        let body = delivery.map_or_else(Body::default, |delivery| delivery.body.clone());
+        let body = delivery.map_or_else(Body::default, |delivery| delivery.body.to_body());
         let mut request = Request::new(body);
         *request.uri_mut() = self.route.target(path);
         let headers = request.headers_mut();
-        headers.insert(HOST, self.route.endpoint().host_header().clone());
+        headers.insert(HOST, self.route.server().host_header().clone());
         headers.insert(header::USER_AGENT, AGENT);
         // Without it, some firewalls take the request for an attack.
         headers.insert(ACCEPT, ANYTHING);
-        if let Some(value) = self.route.endpoint().authorization() {
+        if let Some(value) = self.route.server().peer().authorization() {
             headers.insert(AUTHORIZATION, value.clone());
         }
         if let Some(value) = self.route.forwarder().and_then(Proxy::authorization) {

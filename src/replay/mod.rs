@@ -1,6 +1,5 @@
 //! Sending records on (spec 6): the pure rules, the HTTP client, the loop.
 
-mod authority;
 pub mod backoff;
 pub mod body;
 pub mod breaks;
@@ -8,27 +7,22 @@ mod connect;
 mod connection;
 mod credentials;
 pub mod delivered;
-mod dial;
 pub mod dice;
-pub mod endpoint;
 pub mod http;
-mod no_proxy;
 pub mod pace;
 pub mod patience;
 pub mod proxy;
-pub mod redirect;
 pub mod replayer;
 mod resolve;
 pub mod retry_after;
 #[cfg(feature = "tls")]
 mod roots;
 pub mod route;
+pub mod server;
 pub mod set_aside;
-mod socks;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
-#[cfg(feature = "tls")]
 mod tunnel;
 pub mod verdict;
 

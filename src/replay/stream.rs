@@ -164,6 +164,11 @@ impl Metered {
         (metered, traffic)
     }
 
+    #[cfg(feature = "tls")]
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     fn check_quiet(&self) -> io::Result<()> {
         if self.traffic.quiet.swap(false, Ordering::Relaxed) && self.stream.has_unread() {
             let why = "something came that nobody has asked for";

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use echopost::replay::body::{Body, body};
-use echopost::replay::endpoint::Endpoint;
 use echopost::replay::http::{Answer, Client, Delivery, Failure, Timeouts};
+use echopost::replay::server::ServerUrl;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -91,7 +91,7 @@ impl Server {
     }
 
     pub fn client_within(&self, timeouts: Timeouts) -> Client {
-        Client::new(Endpoint::parse(&self.url()).unwrap(), timeouts)
+        Client::new(ServerUrl::parse(&self.url()).unwrap(), timeouts)
     }
 
     /// Connections accepted so far.
