@@ -64,9 +64,9 @@ impl Connector {
             .await
             .map_err(|error| error.map(|error| format!("cannot connect: {error}")))?;
         let mut stream = Stream::Plain(tcp);
-        let server = route.server().peer();
+        let server = &route.server().peer;
         if let Some(proxy) = route.proxy() {
-            stream = self.tls_handshake(proxy.peer(), stream).await?;
+            stream = self.tls_handshake(&proxy.peer, stream).await?;
             stream = self.tunnel(proxy, server, stream).await?;
         }
         match route.forwarder() {
@@ -96,9 +96,9 @@ impl Connector {
     ) -> Result<Stream, String> {
         self.doing = "asking for a tunnel";
         match server.scheme() {
-            _ if proxy.is_socks() => tunnel::socks5(stream, proxy.peer(), server).await,
+            _ if proxy.is_socks() => tunnel::socks5(stream, &proxy.peer, server).await,
             #[cfg(feature = "tls")]
-            "https" => tunnel::connect(stream, proxy.peer(), server).await,
+            "https" => tunnel::connect(stream, &proxy.peer, server).await,
             _ => Ok(stream),
         }
     }

@@ -13,15 +13,19 @@ use percent_encoding::percent_decode_str;
 pub(super) struct Credentials {
     pub(super) user: String,
     pub(super) password: String,
-    basic: HeaderValue,
+    /// The value of `Authorization` or `Proxy-Authorization` (RFC 7617), marked sensitive.
+    pub(super) basic: HeaderValue,
 }
 
 impl Credentials {
-    /// Reads `user:password`, each percent-encoded.
+    /// Reads `user:password`, each percent-encoded; the empty text has none.
     ///
     /// # Errors
     /// The reason as one line that repeats nothing of them.
-    pub(super) fn parse(userinfo: &str) -> Result<Credentials, String> {
+    pub(super) fn parse(userinfo: &str) -> Result<Option<Credentials>, String> {
+        if userinfo.is_empty() {
+            return Ok(None);
+        }
         let decode = |text| {
             let decoded = percent_decode_str(text).decode_utf8();
             decoded.map_err(|_| "its credentials are not UTF-8".to_owned())
@@ -32,17 +36,11 @@ impl Credentials {
         let mut basic =
             HeaderValue::try_from(format!("Basic {encoded}")).map_err(|error| error.to_string())?;
         basic.set_sensitive(true);
-        Ok(Credentials {
+        Ok(Some(Credentials {
             user: user.into(),
             password: password.into(),
             basic,
-        })
-    }
-
-    /// Returns the value of `Authorization` or `Proxy-Authorization` (RFC 7617), marked
-    /// sensitive.
-    pub(super) fn basic(&self) -> &HeaderValue {
-        &self.basic
+        }))
     }
 
     /// Lists what a server may quote: the header's value, then the longer one of user and
@@ -98,12 +96,12 @@ mod tests {
             ("u:a@b", "Basic dTphQGI="),
             ("u:a+b", "Basic dTphK2I="),
         ] {
-            let credentials = Credentials::parse(userinfo).unwrap();
-            assert_eq!(credentials.basic(), header, "{userinfo}");
+            let credentials = Credentials::parse(userinfo).unwrap().unwrap();
+            assert_eq!(credentials.basic, header, "{userinfo}");
             assert_eq!(format!("{credentials:?}"), "***");
         }
         assert!(Credentials::parse("u:%ff").is_err());
-        let secrets = Credentials::parse("u:p%40ss").unwrap().secrets();
+        let secrets = Credentials::parse("u:p%40ss").unwrap().unwrap().secrets();
         assert_eq!(secrets, ["dTpwQHNz", "p@ss", "u"]);
     }
 

@@ -15,7 +15,6 @@ use super::body::{Body, Payload};
 use super::connect::Connector;
 use super::connection::{Connection, Received};
 use super::credentials::mask;
-use super::proxy::Proxy;
 use super::route::Route;
 use super::verdict::{self, Verdict};
 use crate::limits::{
@@ -152,7 +151,7 @@ impl Client {
     }
 
     async fn deliver(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
-        let path = self.route.server().log().clone();
+        let path = self.route.server().log.clone();
         let received = self.exchange(&path, Some(delivery)).await?;
         self.confirm(received.status).await?;
         Ok(Answer {
@@ -196,7 +195,7 @@ impl Client {
 
     /// A probe without its time limit.
     async fn follow(&mut self) -> Result<(), String> {
-        let mut path = self.route.server().health().clone();
+        let mut path = self.route.server().health.clone();
         for _ in 0..=PROBE_REDIRECTS {
             let received = self
                 .exchange(&path, None)
@@ -295,14 +294,18 @@ impl Client {
         let mut request = Request::new(body);
         *request.uri_mut() = self.route.target(path);
         let headers = request.headers_mut();
-        headers.insert(HOST, self.route.server().host_header().clone());
+        headers.insert(HOST, self.route.server().host_header.clone());
         headers.insert(header::USER_AGENT, AGENT);
         // Without it, some firewalls take the request for an attack.
         headers.insert(ACCEPT, ANYTHING);
-        if let Some(value) = self.route.server().peer().authorization() {
+        if let Some(value) = self.route.server().peer.authorization() {
             headers.insert(AUTHORIZATION, value.clone());
         }
-        if let Some(value) = self.route.forwarder().and_then(Proxy::authorization) {
+        if let Some(value) = self
+            .route
+            .forwarder()
+            .and_then(|proxy| proxy.peer.authorization())
+        {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
         if let Some(delivery) = delivery {

@@ -4,14 +4,15 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 
-use hyper::header::HeaderValue;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::server::{Peer, ServerUrl};
 
 /// An HTTP or a SOCKS5 proxy. Its `Display` is what events print: without credentials.
 #[derive(Debug, Clone)]
-pub struct Proxy(Peer);
+pub struct Proxy {
+    pub(super) peer: Peer,
+}
 
 /// A variable that names no proxy to use.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Proxy {
             let mut names = names.into_iter();
             names.find_map(|name| Some((name, set(name)?)))
         };
-        let server = server.peer();
+        let server = &server.peer;
         let named = match server.scheme() {
             "https" => first(["HTTPS_PROXY", "https_proxy"]),
             // A CGI program's HTTP_PROXY is what a client sent as `Proxy:`
@@ -69,30 +70,21 @@ impl Proxy {
         };
         let peer = parsed.map_err(|why| format!("names no proxy: {why}"))?;
         match peer.scheme() {
-            "http" | "https" | "socks5" | "socks5h" => Ok(Proxy(peer)),
+            "http" | "https" | "socks5" | "socks5h" => Ok(Proxy { peer }),
             _ => Err("names a proxy that is neither http, https nor socks5".into()),
         }
-    }
-
-    pub(super) fn peer(&self) -> &Peer {
-        &self.0
     }
 
     /// Tells a SOCKS5 proxy, which always resolves the server's name (`h` or not), from an
     /// HTTP proxy.
     pub(super) fn is_socks(&self) -> bool {
-        self.0.scheme().starts_with("socks")
-    }
-
-    /// The `Proxy-Authorization` header that the URL's user and password stand for.
-    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
-        self.0.authorization()
+        self.peer.scheme().starts_with("socks")
     }
 }
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.peer.fmt(f)
     }
 }
 
@@ -104,7 +96,7 @@ fn is_exempt(server: &Peer, list: &str) -> bool {
     // The matcher takes `*` for names alone.
     is_loopback || list.split(',').any(|entry| entry.trim() == "*") || {
         let matcher = Matcher::builder().all("http://proxy").no(list).build();
-        matcher.intercept(server.url()).is_none()
+        matcher.intercept(&server.url).is_none()
     }
 }
 
@@ -225,8 +217,11 @@ mod tests {
         ] {
             let proxy = Proxy::parse(value).unwrap_or_else(|why| panic!("{value}: {why}"));
             assert_eq!(proxy.to_string(), expected, "{value}");
-            assert_eq!(proxy.peer().port(), port, "{value}");
-            let header = proxy.authorization().map(|value| value.to_str().unwrap());
+            assert_eq!(proxy.peer.port(), port, "{value}");
+            let header = proxy
+                .peer
+                .authorization()
+                .map(|value| value.to_str().unwrap());
             assert_eq!(header, authorization, "{value}");
         }
     }

@@ -41,13 +41,13 @@ impl Route {
     /// The proxy that takes the requests themselves and passes them on: answers
     /// may be its own.
     pub(super) fn forwarder(&self) -> Option<&Proxy> {
-        let is_plain = self.server.peer().scheme() == "http";
+        let is_plain = self.server.peer.scheme() == "http";
         self.proxy().filter(|proxy| is_plain && !proxy.is_socks())
     }
 
     /// What is connected to.
     pub(super) fn first_hop(&self) -> &Peer {
-        self.proxy().map_or(self.server.peer(), Proxy::peer)
+        self.proxy().map_or(&self.server.peer, |proxy| &proxy.peer)
     }
 
     /// The request line's target: for a proxy that passes requests on the whole
@@ -62,9 +62,8 @@ impl Route {
     /// The credentials of the URLs as they are sent, and user and password by
     /// themselves: what a server may quote.
     pub(super) fn credentials(&self) -> Vec<String> {
-        let proxy = self.proxy().map(Proxy::peer);
-        let peers = [Some(self.server.peer()), proxy].into_iter().flatten();
-        let credentials = peers.filter_map(Peer::credentials);
+        let peers = std::iter::once(&self.server.peer).chain(self.proxy().map(|proxy| &proxy.peer));
+        let credentials = peers.filter_map(|peer| peer.credentials.as_ref());
         credentials.flat_map(Credentials::secrets).collect()
     }
 

@@ -14,18 +14,23 @@ use super::credentials::{Credentials, userinfo};
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     /// Without credentials; its scheme is in lower case.
-    url: Uri,
-    credentials: Option<Credentials>,
+    pub(super) url: Uri,
+    /// What the URL's user and password stand for.
+    pub(super) credentials: Option<Credentials>,
 }
 
 /// The main server, as `-health-url` names it. `Display` is what events print: the URL
 /// without credentials.
 #[derive(Debug, Clone)]
 pub struct ServerUrl {
-    peer: Peer,
-    host_header: HeaderValue,
-    health: Uri,
-    log: Uri,
+    /// The server without its paths.
+    pub(super) peer: Peer,
+    /// The `Host` header.
+    pub(super) host_header: HeaderValue,
+    /// What a probe asks for: `<prefix>/`.
+    pub(super) health: Uri,
+    /// Where records go: `<prefix>/log`.
+    pub(super) log: Uri,
 }
 
 impl Peer {
@@ -36,17 +41,15 @@ impl Peer {
     /// show.
     pub(super) fn parse(url: &str) -> Result<Peer, String> {
         let mut url = url.to_owned();
-        // They may hold characters that belong in no URL.
         let mut credentials = None;
         if let Some(range) = userinfo(&url) {
-            credentials = match &url[range.clone()] {
-                "" => None,
-                userinfo => Some(Credentials::parse(userinfo)?),
-            };
-            url.replace_range(range.start..=range.end, "");
+            // They may hold characters that belong in no URL.
+            let text: String = url.drain(range.start..=range.end).collect();
+            credentials = Credentials::parse(text.strip_suffix('@').unwrap_or(&text))?;
         }
-        let scheme = url.find("://").unwrap_or(0);
-        url[..scheme].make_ascii_lowercase();
+        if let Some((scheme, rest)) = url.split_once("://") {
+            url = scheme.to_ascii_lowercase() + "://" + rest;
+        }
         let url: Uri = url
             .parse()
             .map_err(|error| format!("it is no URL: {error}"))?;
@@ -65,11 +68,6 @@ impl Peer {
             return Err("https needs the feature tls, which this build lacks".into());
         }
         Ok(peer)
-    }
-
-    /// The URL, without credentials.
-    pub(super) fn url(&self) -> &Uri {
-        &self.url
     }
 
     /// `http`, `https`, or another one of a proxy.
@@ -103,14 +101,9 @@ impl Peer {
         target.parse().map_err(|error| format!("{error}"))
     }
 
-    /// What the URL's user and password stand for.
-    pub(super) fn credentials(&self) -> Option<&Credentials> {
-        self.credentials.as_ref()
-    }
-
-    /// The same in an `Authorization` or `Proxy-Authorization` header.
+    /// The credentials in an `Authorization` or `Proxy-Authorization` header.
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
-        self.credentials.as_ref().map(Credentials::basic)
+        Some(&self.credentials.as_ref()?.basic)
     }
 
     fn authority(&self) -> &str {
@@ -154,26 +147,6 @@ impl ServerUrl {
                 .map_err(|error| error.to_string())?,
             peer,
         })
-    }
-
-    /// The `Host` header.
-    pub(super) fn host_header(&self) -> &HeaderValue {
-        &self.host_header
-    }
-
-    /// What a probe asks for: `<prefix>/`.
-    pub(super) fn health(&self) -> &Uri {
-        &self.health
-    }
-
-    /// Where records go: `<prefix>/log`.
-    pub(super) fn log(&self) -> &Uri {
-        &self.log
-    }
-
-    /// The server without its paths.
-    pub(super) fn peer(&self) -> &Peer {
-        &self.peer
     }
 
     /// Where a redirect to `location` leads: a path or a URL of this server, `None` for any
@@ -267,10 +240,10 @@ mod tests {
             ),
         ] {
             let server = ServerUrl::parse(url).unwrap_or_else(|why| panic!("{url}: {why}"));
-            assert_eq!(server.peer().host(), host, "{url}");
-            assert_eq!(server.peer().port(), port, "{url}");
-            assert_eq!(server.host_header(), header, "{url}");
-            assert_eq!(server.log().to_string(), log, "{url}");
+            assert_eq!(server.peer.host(), host, "{url}");
+            assert_eq!(server.peer.port(), port, "{url}");
+            assert_eq!(server.host_header, header, "{url}");
+            assert_eq!(server.log.to_string(), log, "{url}");
             assert_eq!(server.to_string(), shown, "{url}");
         }
     }

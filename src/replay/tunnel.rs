@@ -18,8 +18,8 @@ use super::stream::Stream;
 /// # Errors
 /// Why there is none, as one line.
 pub(super) async fn socks5(stream: Stream, proxy: &Peer, server: &Peer) -> Result<Stream, String> {
-    let mut socks = SocksV5::new(proxy.url().clone(), Opened(Some(TokioIo::new(stream))));
-    if let Some(login) = proxy.credentials() {
+    let mut socks = SocksV5::new(proxy.url.clone(), Opened(Some(TokioIo::new(stream))));
+    if let Some(login) = &proxy.credentials {
         socks = socks.with_auth(login.user.clone(), login.password.clone());
     }
     let tunnel = socks.call(server.target()?).await;
