@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 
 use crate::error::{Error, Result};
 use crate::ingest::socket;
-use crate::replay::proxy::{Proxy, Unusable};
+use crate::replay::proxy::{self, Unusable};
 use crate::replay::route::Route;
 use crate::replay::server::ServerUrl;
 
@@ -125,7 +125,7 @@ pub fn parse(
         .ok_or_else(|| "it is not UTF-8".to_owned())
         .and_then(ServerUrl::parse)
         .map_err(|why| usage("-health-url:", &why))?;
-    let (proxy, ignored_proxy) = match Proxy::of_environment(&server, variable) {
+    let (proxy, ignored_proxy) = match proxy::of_environment(&server, variable) {
         Ok(proxy) => (proxy, None),
         Err(unusable) => (None, Some(unusable)),
     };

@@ -5,7 +5,7 @@ mod canned;
 
 use canned::{OK, Peer, Server, post, status};
 use echopost::replay::http::{Client, Probe, Timeouts};
-use echopost::replay::proxy::Proxy;
+use echopost::replay::proxy;
 use echopost::replay::route::Route;
 use echopost::replay::server::ServerUrl;
 
@@ -14,7 +14,7 @@ fn client(proxy: &Server, credentials: &str) -> Client {
     let server = ServerUrl::parse("http://main:pass@main.test:81/base").unwrap();
     let url = format!("{credentials}127.0.0.1:{}", proxy.port);
     let variable = |name: &str| (name == "HTTP_PROXY").then(|| url.clone().into());
-    let proxy = Proxy::of_environment(&server, variable).unwrap();
+    let proxy = proxy::of_environment(&server, variable).unwrap();
     Client::new(Route::new(server, proxy), Timeouts::default())
 }
 

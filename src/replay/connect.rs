@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::proxy::Proxy;
 use super::resolve::Resolver;
 use super::route::Route;
 use super::server::Peer;
@@ -66,8 +65,13 @@ impl Connector {
         let mut stream = Stream::Plain(tcp);
         let server = &route.server().peer;
         if let Some(proxy) = route.proxy() {
-            stream = self.tls_handshake(&proxy.peer, stream).await?;
-            stream = self.tunnel(proxy, server, stream).await?;
+            stream = self.tls_handshake(proxy, stream).await?;
+            self.doing = "asking for a tunnel";
+            if proxy.is_socks() {
+                stream = tunnel::socks5(stream, proxy, server).await?;
+            } else if route.forwarder().is_none() {
+                stream = tunnel::connect(stream, proxy, server).await?;
+            }
         }
         match route.forwarder() {
             Some(_) => Ok(stream),
@@ -83,22 +87,6 @@ impl Connector {
                 self.doing = "agreeing on keys (TLS)";
                 self.tls.handshake(peer.host(), stream).await
             }
-            _ => Ok(stream),
-        }
-    }
-
-    /// Has the proxy pass on what goes over `stream`, if it has to.
-    async fn tunnel(
-        &mut self,
-        proxy: &Proxy,
-        server: &Peer,
-        stream: Stream,
-    ) -> Result<Stream, String> {
-        self.doing = "asking for a tunnel";
-        match server.scheme() {
-            _ if proxy.is_socks() => tunnel::socks5(stream, &proxy.peer, server).await,
-            #[cfg(feature = "tls")]
-            "https" => tunnel::connect(stream, &proxy.peer, server).await,
             _ => Ok(stream),
         }
     }

@@ -16,6 +16,7 @@ use super::connect::Connector;
 use super::connection::{Connection, Received};
 use super::credentials::mask;
 use super::route::Route;
+use super::server::Peer;
 use super::verdict::{self, Verdict};
 use crate::limits::{
     ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS, PROBE_TIMEOUT,
@@ -301,11 +302,7 @@ impl Client {
         if let Some(value) = self.route.server().peer.authorization() {
             headers.insert(AUTHORIZATION, value.clone());
         }
-        if let Some(value) = self
-            .route
-            .forwarder()
-            .and_then(|proxy| proxy.peer.authorization())
-        {
+        if let Some(value) = self.route.forwarder().and_then(Peer::authorization) {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
         if let Some(delivery) = delivery {

@@ -1,18 +1,11 @@
 //! The proxy that the environment names.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::IpAddr;
 
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::server::{Peer, ServerUrl};
-
-/// An HTTP or a SOCKS5 proxy. Its `Display` is what events print: without credentials.
-#[derive(Debug, Clone)]
-pub struct Proxy {
-    pub(super) peer: Peer,
-}
 
 /// A variable that names no proxy to use.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,68 +16,53 @@ pub struct Unusable {
     pub why: String,
 }
 
-impl Proxy {
-    /// Finds the proxy for `server`; `variable` looks into the environment, where
-    /// an empty value counts as none.
-    ///
-    /// # Errors
-    /// [`Unusable`] for a value that is no URL of an http, https or socks5 proxy,
-    /// unless `NO_PROXY` exempts the server. No other variable is tried in its place.
-    pub fn of_environment(
-        server: &ServerUrl,
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Option<Proxy>, Unusable> {
-        let set = |name| variable(name).filter(|value| !value.is_empty());
-        let first = |names: [&'static str; 2]| {
-            let mut names = names.into_iter();
-            names.find_map(|name| Some((name, set(name)?)))
-        };
-        let server = &server.peer;
-        let named = match server.scheme() {
-            "https" => first(["HTTPS_PROXY", "https_proxy"]),
-            // A CGI program's HTTP_PROXY is what a client sent as `Proxy:`
-            // (https://httpoxy.org).
-            _ if set("REQUEST_METHOD").is_some() => None,
-            _ => first(["HTTP_PROXY", "http_proxy"]),
-        };
-        let Some((variable, value)) = named else {
-            return Ok(None);
-        };
-        let exempt = first(["NO_PROXY", "no_proxy"]).unwrap_or_default().1;
-        if is_exempt(server, &exempt.to_string_lossy()) {
-            return Ok(None);
-        }
-        let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned());
-        match parsed.and_then(Proxy::parse) {
-            Ok(proxy) => Ok(Some(proxy)),
-            Err(why) => Err(Unusable { variable, why }),
-        }
+/// Finds the proxy for `server`; `variable` looks into the environment, where an empty
+/// value counts as none.
+///
+/// # Errors
+/// [`Unusable`] for a value that is no URL of an http, https or socks5 proxy, unless
+/// `NO_PROXY` exempts the server. No other variable is tried in its place.
+pub fn of_environment(
+    server: &ServerUrl,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Peer>, Unusable> {
+    let set = |name| variable(name).filter(|value| !value.is_empty());
+    let first = |names: [&'static str; 2]| {
+        let mut names = names.into_iter();
+        names.find_map(|name| Some((name, set(name)?)))
+    };
+    let named = match server.peer.scheme() {
+        "https" => first(["HTTPS_PROXY", "https_proxy"]),
+        // A CGI program's HTTP_PROXY is what a client sent as `Proxy:`
+        // (https://httpoxy.org).
+        _ if set("REQUEST_METHOD").is_some() => None,
+        _ => first(["HTTP_PROXY", "http_proxy"]),
+    };
+    let Some((variable, value)) = named else {
+        return Ok(None);
+    };
+    let exempt = first(["NO_PROXY", "no_proxy"]).unwrap_or_default().1;
+    if is_exempt(&server.peer, &exempt.to_string_lossy()) {
+        return Ok(None);
     }
-
-    /// Reads `[http://|https://|socks5://|socks5h://][user:password@]host[:port]`; what
-    /// follows is of no meaning.
-    fn parse(value: &str) -> Result<Proxy, String> {
-        let parsed = match value.contains("://") {
-            true => Peer::parse(value),
-            false => Peer::parse(&format!("http://{value}")),
-        };
-        let peer = parsed.map_err(|why| format!("names no proxy: {why}"))?;
-        match peer.scheme() {
-            "http" | "https" | "socks5" | "socks5h" => Ok(Proxy { peer }),
-            _ => Err("names a proxy that is neither http, https nor socks5".into()),
-        }
-    }
-
-    /// Tells a SOCKS5 proxy, which always resolves the server's name (`h` or not), from an
-    /// HTTP proxy.
-    pub(super) fn is_socks(&self) -> bool {
-        self.peer.scheme().starts_with("socks")
+    let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned());
+    match parsed.and_then(parse) {
+        Ok(proxy) => Ok(Some(proxy)),
+        Err(why) => Err(Unusable { variable, why }),
     }
 }
 
-impl fmt::Display for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.peer.fmt(f)
+/// Reads `[http://|https://|socks5://|socks5h://][user:password@]host[:port]`; what
+/// follows is of no meaning. A SOCKS5 proxy always resolves the server's name (`h` or not).
+fn parse(value: &str) -> Result<Peer, String> {
+    let parsed = match value.contains("://") {
+        true => Peer::parse(value),
+        false => Peer::parse(&format!("http://{value}")),
+    };
+    let proxy = parsed.map_err(|why| format!("names no proxy: {why}"))?;
+    match proxy.scheme() {
+        "http" | "https" | "socks5" | "socks5h" => Ok(proxy),
+        _ => Err("names a proxy that is neither http, https nor socks5".into()),
     }
 }
 
@@ -102,7 +80,7 @@ fn is_exempt(server: &Peer, list: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Proxy, ServerUrl, Unusable};
+    use super::{ServerUrl, Unusable, of_environment, parse};
 
     /// What is decided for `url` in an environment, as text.
     fn decided(url: &str, environment: &[(&str, &str)]) -> Result<String, Unusable> {
@@ -111,7 +89,7 @@ mod tests {
             let found = environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.into())
         };
-        let proxy = Proxy::of_environment(&server, variable)?;
+        let proxy = of_environment(&server, variable)?;
         Ok(proxy.map_or_else(|| "none".to_owned(), |proxy| proxy.to_string()))
     }
 
@@ -215,13 +193,10 @@ mod tests {
             ("socks5://p.test", "socks5://p.test", 1080, None),
             ("SOCKS5H://p.test:1/", "socks5h://p.test:1", 1, None),
         ] {
-            let proxy = Proxy::parse(value).unwrap_or_else(|why| panic!("{value}: {why}"));
+            let proxy = parse(value).unwrap_or_else(|why| panic!("{value}: {why}"));
             assert_eq!(proxy.to_string(), expected, "{value}");
-            assert_eq!(proxy.peer.port(), port, "{value}");
-            let header = proxy
-                .peer
-                .authorization()
-                .map(|value| value.to_str().unwrap());
+            assert_eq!(proxy.port(), port, "{value}");
+            let header = proxy.authorization().map(|value| value.to_str().unwrap());
             assert_eq!(header, authorization, "{value}");
         }
     }

@@ -3,14 +3,13 @@
 use hyper::Uri;
 
 use super::credentials::Credentials;
-use super::proxy::Proxy;
 use super::server::{Peer, ServerUrl};
 
 /// The way to the main server.
 #[derive(Debug, Clone)]
 pub struct Route {
     server: ServerUrl,
-    proxy: Option<Proxy>,
+    proxy: Option<Peer>,
 }
 
 impl From<ServerUrl> for Route {
@@ -22,7 +21,7 @@ impl From<ServerUrl> for Route {
 impl Route {
     /// Leads to `server`, through `proxy` if there is one.
     #[must_use]
-    pub fn new(server: ServerUrl, proxy: Option<Proxy>) -> Route {
+    pub fn new(server: ServerUrl, proxy: Option<Peer>) -> Route {
         Route { server, proxy }
     }
 
@@ -34,20 +33,20 @@ impl Route {
 
     /// What is on the way.
     #[must_use]
-    pub fn proxy(&self) -> Option<&Proxy> {
+    pub fn proxy(&self) -> Option<&Peer> {
         self.proxy.as_ref()
     }
 
     /// The proxy that takes the requests themselves and passes them on: answers
     /// may be its own.
-    pub(super) fn forwarder(&self) -> Option<&Proxy> {
+    pub(super) fn forwarder(&self) -> Option<&Peer> {
         let is_plain = self.server.peer.scheme() == "http";
         self.proxy().filter(|proxy| is_plain && !proxy.is_socks())
     }
 
     /// What is connected to.
     pub(super) fn first_hop(&self) -> &Peer {
-        self.proxy().map_or(&self.server.peer, |proxy| &proxy.peer)
+        self.proxy().unwrap_or(&self.server.peer)
     }
 
     /// The request line's target: for a proxy that passes requests on the whole
@@ -62,7 +61,7 @@ impl Route {
     /// The credentials of the URLs as they are sent, and user and password by
     /// themselves: what a server may quote.
     pub(super) fn credentials(&self) -> Vec<String> {
-        let peers = std::iter::once(&self.server.peer).chain(self.proxy().map(|proxy| &proxy.peer));
+        let peers = std::iter::once(&self.server.peer).chain(self.proxy());
         let credentials = peers.filter_map(|peer| peer.credentials.as_ref());
         credentials.flat_map(Credentials::secrets).collect()
     }

@@ -12,7 +12,7 @@ use super::credentials::{Credentials, userinfo};
 /// A server or a proxy, as its URL names it. `Display` is what events print: scheme, host
 /// and port, without credentials.
 #[derive(Debug, Clone)]
-pub(super) struct Peer {
+pub struct Peer {
     /// Without credentials; its scheme is in lower case.
     pub(super) url: Uri,
     /// What the URL's user and password stand for.
@@ -73,6 +73,11 @@ impl Peer {
     /// `http`, `https`, or another one of a proxy.
     pub(super) fn scheme(&self) -> &str {
         self.url.scheme_str().unwrap_or_default()
+    }
+
+    /// Tells a SOCKS5 proxy from an HTTP proxy.
+    pub(super) fn is_socks(&self) -> bool {
+        self.scheme().starts_with("socks")
     }
 
     /// The host as it is resolved: an IPv6 address without brackets.

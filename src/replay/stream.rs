@@ -164,7 +164,6 @@ impl Metered {
         (metered, traffic)
     }
 
-    #[cfg(feature = "tls")]
     pub(super) fn into_stream(self) -> Stream {
         self.stream
     }

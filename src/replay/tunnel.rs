@@ -4,13 +4,18 @@ use std::future::{Ready, ready};
 use std::io;
 use std::task::{Context, Poll};
 
-use hyper::Uri;
+use hyper::client::conn::http1::Builder;
+use hyper::header::{self, HOST, HeaderValue, PROXY_AUTHORIZATION};
+use hyper::{Method, Request, Uri};
 use hyper_util::client::legacy::connect::proxy::SocksV5;
 use hyper_util::rt::TokioIo;
 use tower_service::Service;
 
+use super::USER_AGENT;
+use super::body::Body;
 use super::server::Peer;
-use super::stream::Stream;
+use super::stream::{Metered, Stream};
+use crate::limits::{ANSWER_HEADS_MAX, TUNNEL_ANSWER_MAX};
 
 /// Asks the SOCKS5 proxy at the other end of `stream` for a tunnel to `server`, whose name
 /// the proxy resolves.
@@ -51,16 +56,7 @@ impl Service<Uri> for Opened {
 ///
 /// # Errors
 /// Why there is none, as one line.
-#[cfg(feature = "tls")]
 pub(super) async fn connect(stream: Stream, proxy: &Peer, server: &Peer) -> Result<Stream, String> {
-    use hyper::client::conn::http1::Builder;
-    use hyper::header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
-    use hyper::{Method, Request};
-
-    use super::body::Body;
-    use super::stream::Metered;
-    use crate::limits::{ANSWER_HEADS_MAX, TUNNEL_ANSWER_MAX};
-
     let broken = |error| format!("no tunnel: {error}");
     let mut request = Request::new(Body::default());
     *request.method_mut() = Method::CONNECT;
@@ -69,7 +65,7 @@ pub(super) async fn connect(stream: Stream, proxy: &Peer, server: &Peer) -> Resu
         HeaderValue::try_from(request.uri().to_string()).map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
     headers.insert(HOST, host);
-    headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     if let Some(value) = proxy.authorization() {
         headers.insert(PROXY_AUTHORIZATION, value.clone());
     }
