@@ -69,7 +69,7 @@ impl Connector {
             self.doing = "asking for a tunnel";
             if proxy.is_socks() {
                 stream = tunnel::socks5(stream, proxy, server).await?;
-            } else if route.forwarder().is_none() {
+            } else if cfg!(feature = "tls") && route.forwarder().is_none() {
                 stream = tunnel::connect(stream, proxy, server).await?;
             }
         }

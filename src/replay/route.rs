@@ -25,31 +25,31 @@ impl Route {
         Route { server, proxy }
     }
 
-    /// Where the main server is.
+    /// Returns the main server.
     #[must_use]
     pub fn server(&self) -> &ServerUrl {
         &self.server
     }
 
-    /// What is on the way.
+    /// Returns the proxy on the way.
     #[must_use]
     pub fn proxy(&self) -> Option<&Peer> {
         self.proxy.as_ref()
     }
 
-    /// The proxy that takes the requests themselves and passes them on: answers
+    /// Returns the proxy that takes the requests themselves and passes them on: answers
     /// may be its own.
     pub(super) fn forwarder(&self) -> Option<&Peer> {
         let is_plain = self.server.peer.scheme() == "http";
         self.proxy().filter(|proxy| is_plain && !proxy.is_socks())
     }
 
-    /// What is connected to.
+    /// Returns what is connected to.
     pub(super) fn first_hop(&self) -> &Peer {
         self.proxy().unwrap_or(&self.server.peer)
     }
 
-    /// The request line's target: for a proxy that passes requests on the whole
+    /// Makes the request line's target: for a proxy that passes requests on, the whole
     /// URL (RFC 9112, 3.2.2).
     pub(super) fn target(&self, url: &Uri) -> Uri {
         match (self.forwarder(), url.path_and_query()) {
@@ -58,7 +58,7 @@ impl Route {
         }
     }
 
-    /// The credentials of the URLs as they are sent, and user and password by
+    /// Lists the credentials of the URLs as they are sent, and user and password by
     /// themselves: what a server may quote.
     pub(super) fn credentials(&self) -> Vec<String> {
         let peers = std::iter::once(&self.server.peer).chain(self.proxy());

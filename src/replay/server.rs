@@ -70,7 +70,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// `http`, `https`, or another one of a proxy.
+    /// Returns `http`, `https`, or another scheme of a proxy.
     pub(super) fn scheme(&self) -> &str {
         self.url.scheme_str().unwrap_or_default()
     }
@@ -80,13 +80,13 @@ impl Peer {
         self.scheme().starts_with("socks")
     }
 
-    /// The host as it is resolved: an IPv6 address without brackets.
+    /// Returns the host as it is resolved: an IPv6 address without brackets.
     pub(super) fn host(&self) -> &str {
         let host = self.url.host().unwrap_or_default();
         host.trim_matches(['[', ']'])
     }
 
-    /// The TCP port; the scheme's own where the URL names none.
+    /// Returns the TCP port, the scheme's own where the URL names none.
     pub(super) fn port(&self) -> u16 {
         let usual = match self.scheme() {
             "http" => 80,
@@ -96,7 +96,7 @@ impl Peer {
         self.url.port_u16().unwrap_or(usual)
     }
 
-    /// Host and port, as a tunnel's target is named.
+    /// Returns host and port, as a tunnel's target is named.
     ///
     /// # Errors
     /// The reason as one line.
@@ -106,7 +106,7 @@ impl Peer {
         target.parse().map_err(|error| format!("{error}"))
     }
 
-    /// The credentials in an `Authorization` or `Proxy-Authorization` header.
+    /// Returns the value of an `Authorization` or `Proxy-Authorization` header.
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         Some(&self.credentials.as_ref()?.basic)
     }
@@ -154,8 +154,8 @@ impl ServerUrl {
         })
     }
 
-    /// Where a redirect to `location` leads: a path or a URL of this server, `None` for any
-    /// other.
+    /// Resolves a redirect to `location`, which is a path or a URL of this server; any other
+    /// is `None`.
     pub(super) fn redirected(&self, location: &str) -> Option<Uri> {
         if location.starts_with('/') && !location.starts_with("//") {
             return self.peer.at(location);

@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use super::USER_AGENT;
 use super::body::Body;
+use super::connection::chain;
 use super::server::Peer;
 use super::stream::{Metered, Stream};
 use crate::limits::{ANSWER_HEADS_MAX, TUNNEL_ANSWER_MAX};
@@ -57,7 +58,7 @@ impl Service<Uri> for Opened {
 /// # Errors
 /// Why there is none, as one line.
 pub(super) async fn connect(stream: Stream, proxy: &Peer, server: &Peer) -> Result<Stream, String> {
-    let broken = |error| format!("no tunnel: {error}");
+    let broken = |error| format!("no tunnel: {}", chain(&error));
     let mut request = Request::new(Body::default());
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = server.target()?;
