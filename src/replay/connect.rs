@@ -10,9 +10,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::resolve::Resolver;
 use super::route::Route;
 use super::server::Peer;
+use super::socks;
 use super::stream::Stream;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
+#[cfg(feature = "tls")]
 use super::tunnel;
 use crate::limits::SEND_BUFFER;
 
@@ -68,9 +70,11 @@ impl Connector {
             stream = self.tls_handshake(proxy, stream).await?;
             self.doing = "asking for a tunnel";
             if proxy.is_socks() {
-                stream = tunnel::socks5(stream, proxy, server).await?;
-            } else if cfg!(feature = "tls") && route.forwarder().is_none() {
-                stream = tunnel::connect(stream, proxy, server).await?;
+                stream = socks::open(stream, proxy, server).await?;
+            }
+            #[cfg(feature = "tls")]
+            if server.scheme() == "https" && !proxy.is_socks() {
+                stream = tunnel::open(stream, proxy, server).await?;
             }
         }
         match route.forwarder() {

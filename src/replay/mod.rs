@@ -20,9 +20,11 @@ mod roots;
 pub mod route;
 pub mod server;
 pub mod set_aside;
+mod socks;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
 mod tunnel;
 pub mod verdict;
 

@@ -164,6 +164,7 @@ impl Metered {
         (metered, traffic)
     }
 
+    #[cfg(feature = "tls")]
     pub(super) fn into_stream(self) -> Stream {
         self.stream
     }
