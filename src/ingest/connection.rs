@@ -73,12 +73,9 @@ async fn drive(stream: UnixStream, admitted: Admitted, service: LogAgent) {
         () = peer.closed() => connection.graceful_shutdown(),
     }
     // A client that does not react to GOAWAY cannot keep its place.
-    while timeout(
-        admitted.admission.close_grace(),
-        calls.accept(&mut connection),
-    )
-    .await
-    .is_err()
+    while timeout(admitted.admission.close_grace(), calls.accept(&mut connection))
+        .await
+        .is_err()
         && peer.is_calling()
     {}
 }
