@@ -9,9 +9,9 @@ use hyper::header::HeaderValue;
 
 use crate::error::{Error, Result};
 use crate::ingest::socket;
-use crate::replay::endpoint::Endpoint;
-use crate::replay::proxy::{Proxy, Unusable};
+use crate::replay::proxy::{self, Unusable};
 use crate::replay::route::Route;
+use crate::replay::server::ServerUrl;
 
 /// `v` and the crate's version, as `VERSION` has it.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
@@ -121,12 +121,12 @@ pub fn parse(
             )
         })?;
     let health_url = health_url.unwrap_or_else(|| DEFAULT_HEALTH_URL.into());
-    let endpoint = health_url
+    let server = health_url
         .to_str()
         .ok_or_else(|| "it is not UTF-8".to_owned())
-        .and_then(Endpoint::parse)
+        .and_then(ServerUrl::parse)
         .map_err(|why| usage("-health-url:", &why))?;
-    let (proxy, ignored_proxy) = match Proxy::of_environment(&endpoint, variable) {
+    let (proxy, ignored_proxy) = match proxy::of_environment(&server, variable) {
         Ok(proxy) => (proxy, None),
         Err(unusable) => (None, Some(unusable)),
     };
@@ -134,7 +134,7 @@ pub fn parse(
     Ok(Command::Run(Box::new(Config {
         folder,
         api_key,
-        route: Route::new(endpoint, proxy),
+        route: Route::new(server, proxy),
         ignored_proxy,
         standby,
     })))

@@ -264,12 +264,6 @@ pub const LOOKUP_PATIENCE_MAX: Duration = Duration::from_secs(3600);
 /// What a lookup finds that ended after the connection that wanted it serves the
 /// next one for this long: more than the longest delay between two probes.
 pub const LOOKUP_KEPT: Duration = Duration::from_secs(10);
-/// The start that an address has over the next one of the same name, from
-/// RFC 8305, 5.
-pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
-/// Addresses tried at once; the oldest gives way, after a second. They are within
-/// [`DESCRIPTORS_RESERVED`].
-pub const CONNECT_ATTEMPTS_MAX: usize = 4;
 /// For the body of an answer, after its head, which decides what becomes of the record
 /// (spec 6).
 pub const ANSWER_BODY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -284,13 +278,11 @@ pub const TLS_SEND_BUFFER: usize = 16 * KIB;
 /// TLS sessions that are kept to be resumed: those of the main server and of a
 /// proxy, for each of which rustls counts eight.
 pub const TLS_SESSIONS_MAX: usize = 2 * 8;
-/// Bytes of a proxy's answer to CONNECT: its status line and headers.
+/// Bytes of a proxy's answer to CONNECT: its status line and headers; hyper's least.
 pub const TUNNEL_ANSWER_MAX: usize = 8 * KIB;
 /// Bytes of an answer's status line and headers; servers stay below 8 KiB by
 /// default. hyper reads ahead, so that up to half as much again may pass.
 pub const ANSWER_HEAD_MAX: usize = 64 * KIB;
-/// Answers like 103 that a proxy may give to CONNECT before the one that counts.
-pub const TUNNEL_INTERIM_MAX: usize = 8;
 /// How long a kept connection may take to be ready for the next request: it is
 /// at once, unless the server answered before it had read the whole request.
 pub const KEEP_ALIVE_SETTLE: Duration = Duration::from_millis(100);

@@ -9,15 +9,15 @@ use bytes::Bytes;
 use canned::{OK, Server, impatient, post, post_body, record, status};
 use echopost::limits::{ANSWER_BODY_KEPT, ANSWER_BODY_MAX, LOCATION_KEPT};
 use echopost::replay::body::body;
-use echopost::replay::endpoint::Endpoint;
 use echopost::replay::http::{Client, Delivery, Failure, Probe, Timeouts};
+use echopost::replay::server::ServerUrl;
 use tokio::io::AsyncWriteExt as _;
 
 #[tokio::test]
 async fn a_record_goes_out_byte_for_byte() {
     let server = Server::answering(OK).await;
     let url = format!("http://user:pass%20word@127.0.0.1:{}/base/", server.port);
-    let mut client = Client::new(Endpoint::parse(&url).unwrap(), Timeouts::default());
+    let mut client = Client::new(ServerUrl::parse(&url).unwrap(), Timeouts::default());
     let json = r#" {"n":9007199254740993, "u":"\u00e9é"}"#;
     let body = body(
         &["p1".into(), "p\"2".into()],
@@ -25,6 +25,7 @@ async fn a_record_goes_out_byte_for_byte() {
     );
     let delivery = Delivery {
         api_key: "dn_Key",
+        own_api_key: "",
         idempotency_key: "\"0f1e-42\"",
         body: &body,
     };
@@ -229,6 +230,7 @@ async fn keys_that_no_header_can_hold_are_told_apart() {
     ] {
         let delivery = Delivery {
             api_key,
+            own_api_key: "",
             idempotency_key,
             body: &body,
         };
@@ -240,6 +242,7 @@ async fn keys_that_no_header_can_hold_are_told_apart() {
     for api_key in ["", "schlüssel"] {
         let delivery = Delivery {
             api_key,
+            own_api_key: "",
             idempotency_key: "",
             body: &body,
         };
@@ -304,7 +307,7 @@ async fn an_answer_before_the_end_of_the_request_counts() {
 async fn a_name_is_resolved() {
     let server = Server::answering(OK).await;
     let url = format!("http://localhost:{}", server.port);
-    let mut client = Client::new(Endpoint::parse(&url).unwrap(), Timeouts::default());
+    let mut client = Client::new(ServerUrl::parse(&url).unwrap(), Timeouts::default());
     assert_eq!(status(&mut client).await, Ok(200));
     let host = format!("\r\nHost: localhost:{}\r\n", server.port);
     assert!(server.requests()[0].contains(&host));
@@ -343,7 +346,7 @@ async fn an_answer_that_nobody_asked_for_is_none_to_the_next_record() {
         let created = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
         second.write_all(created).unwrap();
     });
-    let mut client = Client::new(Endpoint::parse(&url).unwrap(), Timeouts::default());
+    let mut client = Client::new(ServerUrl::parse(&url).unwrap(), Timeouts::default());
     assert_eq!(status(&mut client).await, Ok(200));
     send_it.send(()).unwrap();
     is_there.recv().unwrap();

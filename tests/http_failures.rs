@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use canned::{OK, Server, impatient, post, post_body, record, status};
-use echopost::replay::endpoint::Endpoint;
 use echopost::replay::http::{Client, Probe, Timeouts};
+use echopost::replay::server::ServerUrl;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 
@@ -378,7 +378,7 @@ async fn no_connection_says_why() {
         ),
         ("http://a..b:1".to_owned(), "cannot resolve its name: "),
     ] {
-        let mut client = Client::new(Endpoint::parse(&url).unwrap(), Timeouts::default());
+        let mut client = Client::new(ServerUrl::parse(&url).unwrap(), Timeouts::default());
         let why = status(&mut client).await.unwrap_err();
         assert!(why.starts_with(expected), "{why}");
         assert!(!why.contains("s3cr3t"), "{why}");
@@ -389,7 +389,7 @@ async fn no_connection_says_why() {
         connect: Duration::ZERO,
         ..Timeouts::default()
     };
-    let mut client = Client::new(Endpoint::parse(&url).unwrap(), timeouts);
+    let mut client = Client::new(ServerUrl::parse(&url).unwrap(), timeouts);
     let why = status(&mut client).await.unwrap_err();
     assert!(why.starts_with("cannot connect: ") || why.starts_with("timed out after 0ns"));
 }

@@ -4,18 +4,18 @@
 mod canned;
 
 use canned::{OK, Peer, Server, post, status};
-use echopost::replay::endpoint::Endpoint;
 use echopost::replay::http::{Client, Probe, Timeouts};
-use echopost::replay::proxy::Proxy;
+use echopost::replay::proxy;
 use echopost::replay::route::Route;
+use echopost::replay::server::ServerUrl;
 
 /// A client of a main server that no name server knows.
 fn client(proxy: &Server, credentials: &str) -> Client {
-    let endpoint = Endpoint::parse("http://main:pass@main.test:81/base").unwrap();
+    let server = ServerUrl::parse("http://main:pass@main.test:81/base").unwrap();
     let url = format!("{credentials}127.0.0.1:{}", proxy.port);
     let variable = |name: &str| (name == "HTTP_PROXY").then(|| url.clone().into());
-    let proxy = Proxy::of_environment(&endpoint, variable).unwrap();
-    Client::new(Route::new(endpoint, proxy), Timeouts::default())
+    let proxy = proxy::of_environment(&server, variable).unwrap();
+    Client::new(Route::new(server, proxy), Timeouts::default())
 }
 
 /// A proxy with one answer to GET and one to POST.
@@ -129,7 +129,7 @@ async fn a_proxy_that_breaks_off_is_named() {
         (&b""[..], "connection closed before message completed"),
         (
             b"HTTP/1.1 500 x\r\nContent-Length: 9\r\n\r\nhalf",
-            "answered 500, then: ",
+            "answered 500, and the probe after it: answered 500",
         ),
         (
             b"SSH-2.0-OpenSSH\r\n\r\n",

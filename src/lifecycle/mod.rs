@@ -242,7 +242,7 @@ async fn stop(life: &mut Lifecycle, end: &End, signals: &mut Signals) -> Result<
 }
 
 fn announce(config: &Config, activated: bool, folder: &Folder, events: &Events) {
-    let server = config.route.endpoint().to_string();
+    let server = config.route.server().to_string();
     let proxy = config.route.proxy().map(ToString::to_string);
     let path = folder.path().to_string_lossy();
     let mut fields = vec![

@@ -15,9 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::Body;
 use super::stream::{Metered, Stream, Traffic};
-use crate::limits::{
-    ANSWER_BODY_KEPT, ANSWER_BODY_MAX, ANSWER_BODY_TIMEOUT, ANSWER_HEAD_MAX, KEEP_ALIVE_SETTLE,
-};
+use crate::limits::{ANSWER_BODY_KEPT, ANSWER_BODY_MAX, ANSWER_HEAD_MAX, KEEP_ALIVE_SETTLE};
 
 /// A connection and the task that drives it.
 pub(super) struct Connection {
@@ -124,15 +122,15 @@ impl Connection {
         })
     }
 
-    /// Reads the body of an answer for [`ANSWER_BODY_TIMEOUT`] at most.
-    pub(super) async fn body(&mut self, response: Response<Incoming>) -> Received {
+    /// Reads the body of an answer, for `limit` at most.
+    pub(super) async fn body(&mut self, response: Response<Incoming>, limit: Duration) -> Received {
         let (head, mut body) = response.into_parts();
         let mut start = Vec::new();
-        let read = timeout(ANSWER_BODY_TIMEOUT, read(&mut body, &mut start)).await;
+        let read = timeout(limit, read(&mut body, &mut start)).await;
         let body_end = match read {
             Ok(BodyEnd::Reusable) if self.traffic.head_was_odd() => BodyEnd::Read,
             Ok(end) => end,
-            Err(_) => BodyEnd::Broken(format!("not through after {ANSWER_BODY_TIMEOUT:?}")),
+            Err(_) => BodyEnd::Broken(format!("not through after {limit:?}")),
         };
         Received {
             status: head.status.as_u16(),
@@ -191,7 +189,7 @@ fn reason(error: &hyper::Error) -> String {
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

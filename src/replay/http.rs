@@ -13,17 +13,16 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
 use super::USER_AGENT;
-use super::body::Body;
+use super::body::{Body, Payload};
 use super::connect::Connector;
 use super::connection::{BodyEnd, Connection, Received};
 use super::disposition::{self, Disposition};
-use super::proxy::Proxy;
 use super::redact::Redactor;
-use super::redirect;
 use super::route::Route;
+use super::server::Peer;
 use crate::limits::{
-    ANSWER_BODY_KEPT, ANSWER_TIMEOUT, CONNECT_TIMEOUT, LOCATION_KEPT, PROBE_REDIRECTS,
-    PROBE_TIMEOUT,
+    ANSWER_BODY_KEPT, ANSWER_BODY_TIMEOUT, ANSWER_TIMEOUT, CONNECT_TIMEOUT, KEEP_ALIVE_SETTLE,
+    LOCATION_KEPT, PROBE_REDIRECTS, PROBE_TIMEOUT,
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("datanadhi-api-key");
@@ -58,10 +57,12 @@ impl Default for Timeouts {
 pub struct Delivery<'a> {
     /// `DATANADHI-API-KEY`.
     pub api_key: &'a str,
+    /// The record's own key, which no text may show, whichever it goes with.
+    pub own_api_key: &'a str,
     /// `Idempotency-Key`, with its quotes.
     pub idempotency_key: &'a str,
     /// What [`super::body::body`] made.
-    pub body: &'a Body,
+    pub body: &'a Payload,
 }
 
 /// What the main server said, without the secrets that it may have quoted.
@@ -114,6 +115,9 @@ pub struct Client {
     timeouts: Timeouts,
     connector: Connector,
     kept: Option<Connection>,
+    /// A 2xx counts by its head: its body may never come, and is waited for only so that the
+    /// connection serves again.
+    pub(super) head_decides: bool,
     /// Of the URLs' credentials and the agent's key.
     redactor: Redactor,
     /// The same with the key of the last record.
@@ -126,11 +130,12 @@ impl Client {
     pub fn new(route: impl Into<Route>, timeouts: Timeouts) -> Client {
         let route = route.into();
         Client {
-            redactor: Redactor::new(route.credentials().iter().map(String::as_str)),
+            redactor: Redactor::new(route.secrets()),
             route,
             timeouts,
             connector: Connector::default(),
             kept: None,
+            head_decides: false,
             with_key: None,
         }
     }
@@ -161,7 +166,7 @@ impl Client {
     /// [`Failure::Unreachable`] without a readable answer,
     /// [`Failure::Unsendable`] where a header cannot hold what it should.
     pub async fn post(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
-        let redactor = self.redactor_with(delivery.api_key);
+        let redactor = self.redactor_with(delivery.own_api_key);
         self.deliver(delivery, &redactor)
             .await
             .map_err(|failure| match failure {
@@ -172,7 +177,7 @@ impl Client {
             })
     }
 
-    /// The redactor of an exchange with that key, which most have in common.
+    /// The redactor of a record with that key, which most have in common.
     fn redactor_with(&mut self, api_key: &str) -> Arc<Redactor> {
         match &self.with_key {
             Some((key, redactor)) if key == api_key => Arc::clone(redactor),
@@ -187,7 +192,8 @@ impl Client {
     /// A reason without the secrets that a peer may have quoted, and with the proxy that may
     /// be its cause.
     fn shown_reason(&self, why: &str, redactor: &Redactor) -> String {
-        self.route.blame(redactor.redact(why, usize::MAX))
+        self.route
+            .attribute_to_proxy(redactor.redact(why.as_bytes(), false))
     }
 
     async fn deliver(
@@ -195,10 +201,15 @@ impl Client {
         delivery: Delivery<'_>,
         redactor: &Redactor,
     ) -> Result<Answer, Failure> {
-        let path = self.route.endpoint().log_path().clone();
+        let path = self.route.server().log.clone();
         let (connection, response) = self.head(&path, Some(delivery)).await?;
         let received = self.read(connection, response, true).await;
         self.confirm(received.status).await?;
+        let broken = match &received.body_end {
+            BodyEnd::Broken(why) => Some(why.clone()),
+            BodyEnd::Reusable | BodyEnd::Read => None,
+        };
+        let is_cut = broken.is_some() || received.body_start.len() == ANSWER_BODY_KEPT;
         Ok(Answer {
             status: received.status,
             retry_after: received
@@ -210,14 +221,8 @@ impl Client {
                 .get(DATE)
                 .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok()),
             location: received.location().map(|text| shown(&text, redactor)),
-            body_start: redactor.redact(
-                &String::from_utf8_lossy(&received.body_start),
-                ANSWER_BODY_KEPT,
-            ),
-            broken: match received.body_end {
-                BodyEnd::Broken(why) => Some(why),
-                BodyEnd::Reusable | BodyEnd::Read => None,
-            },
+            body_start: redactor.redact(&received.body_start, is_cut),
+            broken,
         })
     }
 
@@ -249,7 +254,7 @@ impl Client {
 
     /// A probe up to the head of a 2xx.
     async fn follow_redirects(&mut self) -> Result<(Connection, Response<Incoming>), String> {
-        let mut path = self.route.endpoint().health_path().clone();
+        let mut path = self.route.server().health.clone();
         for _ in 0..=PROBE_REDIRECTS {
             let (connection, response) = self
                 .head(&path, None)
@@ -262,8 +267,7 @@ impl Client {
             let status = received.status;
             match received.location() {
                 Some(location) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
-                    let endpoint = self.route.endpoint();
-                    path = redirect::resolve(endpoint, &path, &location).ok_or_else(|| {
+                    path = self.route.server().redirected(&location).ok_or_else(|| {
                         // What a login page is told about the way back tells the operator
                         // nothing.
                         let target = location.split('?').next().unwrap_or_default();
@@ -338,7 +342,11 @@ impl Client {
         response: Response<Incoming>,
         is_record: bool,
     ) -> Received {
-        let received = connection.body(response).await;
+        let limit = match self.head_decides {
+            true => KEEP_ALIVE_SETTLE,
+            false => ANSWER_BODY_TIMEOUT,
+        };
+        let received = connection.body(response, limit).await;
         let taken = !is_record || (200..300).contains(&received.status);
         if taken && received.body_end == BodyEnd::Reusable {
             self.kept = Some(connection);
@@ -351,18 +359,18 @@ impl Client {
         path: &Uri,
         delivery: Option<Delivery<'_>>,
     ) -> Result<Request<Body>, Failure> {
-        let body = delivery.map_or_else(Body::default, |delivery| delivery.body.clone());
+        let body = delivery.map_or_else(Body::default, |delivery| delivery.body.to_body());
         let mut request = Request::new(body);
         *request.uri_mut() = self.route.target(path);
         let headers = request.headers_mut();
-        headers.insert(HOST, self.route.endpoint().host_header().clone());
+        headers.insert(HOST, self.route.server().host_header.clone());
         headers.insert(header::USER_AGENT, AGENT);
         // Without it, some firewalls take the request for an attack.
         headers.insert(ACCEPT, ANYTHING);
-        if let Some(value) = self.route.endpoint().authorization() {
+        if let Some(value) = self.route.server().peer.authorization() {
             headers.insert(AUTHORIZATION, value.clone());
         }
-        if let Some(value) = self.route.forwarder().and_then(Proxy::authorization) {
+        if let Some(value) = self.route.forwarder().and_then(Peer::authorization) {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
         if let Some(delivery) = delivery {
@@ -385,6 +393,7 @@ fn sensitive(name: &str, text: &str) -> Result<HeaderValue, Failure> {
 
 /// A `Location` as an event may print it.
 fn shown(location: &str, redactor: &Redactor) -> String {
-    let start = location.get(..location.floor_char_boundary(LOCATION_KEPT));
-    redactor.redact(start.unwrap_or_default(), LOCATION_KEPT)
+    let end = location.floor_char_boundary(LOCATION_KEPT);
+    let start = location.get(..end).unwrap_or_default();
+    redactor.redact(start.as_bytes(), end < location.len())
 }

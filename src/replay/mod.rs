@@ -1,23 +1,18 @@
 //! Sending records on (spec 6): the pure rules, the HTTP client, the loop.
 
-mod authority;
 pub mod backoff;
 pub mod body;
 mod connect;
 mod connection;
 mod credentials;
 pub mod delivered;
-mod dial;
 pub mod disposition;
-pub mod endpoint;
 mod head;
 pub mod http;
 pub mod jitter;
-mod no_proxy;
 pub mod patience;
 pub mod proxy;
 pub mod redact;
-pub mod redirect;
 pub mod replayer;
 mod resolve;
 pub mod retry_after;
@@ -25,6 +20,7 @@ pub mod retry_after;
 mod roots;
 pub mod route;
 pub mod schedule;
+pub mod server;
 pub mod set_aside;
 mod socks;
 mod stream;

@@ -1,26 +1,11 @@
-//! The proxy that the environment names, by the rules of Go's
-//! `net/http.ProxyFromEnvironment`.
+//! The proxy that the environment names.
 
 use std::ffi::OsString;
-use std::fmt;
+use std::net::IpAddr;
 
-use hyper::header::HeaderValue;
+use hyper_util::client::proxy::matcher::Matcher;
 
-use super::authority::{Authority, Scheme};
-use super::credentials::basic;
-use super::endpoint::Endpoint;
-use super::no_proxy::is_exempt;
-use super::socks::Login;
-
-/// An HTTP or a SOCKS5 proxy. Its `Display` is what events print: without credentials.
-#[derive(Debug, Clone)]
-pub struct Proxy {
-    authority: Authority,
-    /// Of an HTTP proxy. Marked sensitive, so that `Debug` does not show it.
-    authorization: Option<HeaderValue>,
-    /// Of a SOCKS5 proxy.
-    login: Option<Login>,
-}
+use super::server::{Peer, ServerUrl};
 
 /// A variable that names no proxy to use.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,110 +16,80 @@ pub struct Unusable {
     pub why: String,
 }
 
-impl Proxy {
-    /// The proxy for `endpoint`; `variable` looks into the environment, where
-    /// an empty value counts as none.
-    ///
-    /// # Errors
-    /// [`Unusable`] for a value that is no URL of an http, https or socks5 proxy,
-    /// unless `NO_PROXY` exempts the endpoint. No other variable is tried in its place,
-    /// nor does Go try one.
-    pub fn of_environment(
-        endpoint: &Endpoint,
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Option<Proxy>, Unusable> {
-        let set = |name| variable(name).filter(|value| !value.is_empty());
-        let first = |names: [&'static str; 2]| {
-            let found = names.into_iter().map(|name| (name, set(name)));
-            found
-                .into_iter()
-                .find_map(|(name, value)| Some((name, value?)))
-        };
-        let named = match endpoint.authority().scheme {
-            Scheme::Https => first(["HTTPS_PROXY", "https_proxy"]),
-            // A CGI program's HTTP_PROXY is what a client sent as `Proxy:`
-            // (https://golang.org/s/cgihttpproxy).
-            _ if set("REQUEST_METHOD").is_some() => None,
-            _ => first(["HTTP_PROXY", "http_proxy"]),
-        };
-        let Some((variable, value)) = named else {
-            return Ok(None);
-        };
-        let exempt = first(["NO_PROXY", "no_proxy"])
-            .map_or_else(String::new, |(_, list)| list.to_string_lossy().into_owned());
-        if is_exempt(&exempt, endpoint.host(), endpoint.port()) {
-            return Ok(None);
-        }
-        let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned());
-        match parsed.and_then(Proxy::parse) {
-            Ok(proxy) => Ok(Some(proxy)),
-            Err(why) => Err(Unusable { variable, why }),
-        }
+/// Finds the proxy for `server`; `variable` looks into the environment, where an empty
+/// value counts as none.
+///
+/// # Errors
+/// [`Unusable`] for a value that is no URL of an http, https or socks5 proxy, unless
+/// `NO_PROXY` exempts the server. No other variable is tried in its place.
+pub fn of_environment(
+    server: &ServerUrl,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Peer>, Unusable> {
+    let set = |name| variable(name).filter(|value| !value.is_empty());
+    let first = |names: [&'static str; 2]| {
+        let mut names = names.into_iter();
+        names.find_map(|name| Some((name, set(name)?)))
+    };
+    let named = match server.peer.scheme() {
+        "https" => first(["HTTPS_PROXY", "https_proxy"]),
+        // A CGI program's HTTP_PROXY is what a client sent as `Proxy:`
+        // (https://httpoxy.org).
+        _ if set("REQUEST_METHOD").is_some() => None,
+        _ => first(["HTTP_PROXY", "http_proxy"]),
+    };
+    let Some((variable, value)) = named else {
+        return Ok(None);
+    };
+    let exempt = first(["NO_PROXY", "no_proxy"]).unwrap_or_default().1;
+    if is_exempt(&server.peer, &exempt.to_string_lossy()) {
+        return Ok(None);
     }
-
-    /// Reads `[http://|https://|socks5://|socks5h://][user:password@]host[:port]`;
-    /// what follows is of no meaning.
-    pub(super) fn parse(value: &str) -> Result<Proxy, String> {
-        let (scheme, rest) = match value.split_once("://") {
-            None => (Scheme::Http, value),
-            Some((name, rest)) => {
-                let scheme = Scheme::of_proxy(name)
-                    .ok_or("names a proxy that is neither http, https nor socks5")?;
-                (scheme, rest)
-            }
-        };
-        let location = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let (userinfo, location) = location.rsplit_once('@').unwrap_or(("", location));
-        let authority = Authority::parse(scheme, location)
-            .and_then(|authority| authority.check_scheme().map(|()| authority))
-            .map_err(|why| format!("names no proxy: {why}"))?;
-        let (authorization, login) = match scheme {
-            Scheme::Socks5 => Login::parse(userinfo).map(|login| (None, login)),
-            _ => basic(userinfo).map(|value| (value, None)),
-        }
-        .map_err(|why| format!("names no proxy: {why}"))?;
-        Ok(Proxy {
-            authority,
-            authorization,
-            login,
-        })
-    }
-
-    pub(super) fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
-    /// The `Proxy-Authorization` header that the URL's user and password stand
-    /// for.
-    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
-        self.authorization.as_ref()
-    }
-
-    /// What the URL's user and password stand for with a SOCKS5 proxy.
-    pub(super) fn login(&self) -> Option<&Login> {
-        self.login.as_ref()
+    let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned());
+    match parsed.and_then(parse) {
+        Ok(proxy) => Ok(Some(proxy)),
+        Err(why) => Err(Unusable { variable, why }),
     }
 }
 
-impl fmt::Display for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let credentials = self.authorization.is_some() || self.login.is_some();
-        f.write_str(&self.authority.shown(credentials))
+/// Reads `[http://|https://|socks5://|socks5h://][user:password@]host[:port]`; what
+/// follows is of no meaning. A SOCKS5 proxy always resolves the server's name (`h` or not).
+fn parse(value: &str) -> Result<Peer, String> {
+    let parsed = match value.contains("://") {
+        true => Peer::parse(value),
+        false => Peer::parse(&format!("http://{value}")),
+    };
+    let proxy = parsed.map_err(|why| format!("names no proxy: {why}"))?;
+    match proxy.scheme() {
+        "http" | "https" | "socks5" | "socks5h" => Ok(proxy),
+        _ => Err("names a proxy that is neither http, https nor socks5".into()),
+    }
+}
+
+/// Tells whether `server` is reached without a proxy, with `list` from `NO_PROXY`.
+fn is_exempt(server: &Peer, list: &str) -> bool {
+    let address = server.host().parse::<IpAddr>();
+    let is_loopback = server.host().eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|ip| ip.to_canonical().is_loopback());
+    // The matcher takes `*` for names alone.
+    is_loopback || list.split(',').any(|entry| entry.trim() == "*") || {
+        let matcher = Matcher::builder().all("http://proxy").no(list).build();
+        matcher.intercept(&server.url).is_none()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Endpoint, Proxy, Unusable};
+    use super::{ServerUrl, Unusable, of_environment, parse};
 
     /// What is decided for `url` in an environment, as text.
     fn decided(url: &str, environment: &[(&str, &str)]) -> Result<String, Unusable> {
-        let endpoint = Endpoint::parse(url).unwrap();
+        let server = ServerUrl::parse(url).unwrap();
         let variable = |name: &str| {
             let found = environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.into())
         };
-        let proxy = Proxy::of_environment(&endpoint, variable)?;
+        let proxy = of_environment(&server, variable)?;
         Ok(proxy.map_or_else(|| "none".to_owned(), |proxy| proxy.to_string()))
     }
 
@@ -150,14 +105,11 @@ mod tests {
             (&[("HTTP_PROXY", ""), lower], "http://lower.test:2"),
             (&[secure], "none"),
             (&[("ALL_PROXY", "http://all.test")], "none"),
-            (&[upper, ("NO_PROXY", "h")], "none"),
             (&[upper, ("no_proxy", "h")], "none"),
             (
                 &[upper, ("NO_PROXY", "other"), ("no_proxy", "h")],
                 "http://upper.test:1",
             ),
-            (&[upper, ("NO_PROXY", "h:5001")], "http://upper.test:1"),
-            (&[upper, ("NO_PROXY", "h:5000")], "none"),
             (&[upper, ("REQUEST_METHOD", "GET")], "none"),
             (&[upper, ("REQUEST_METHOD", "")], "http://upper.test:1"),
             // An exempt host needs no proxy that works.
@@ -169,14 +121,6 @@ mod tests {
             let proxy = decided("http://h:5000", environment);
             assert_eq!(proxy.as_deref(), Ok(expected), "{environment:?}");
         }
-        assert_eq!(
-            decided("http://localhost:5000", &[upper]).as_deref(),
-            Ok("none")
-        );
-        assert_eq!(
-            decided("http://127.9.9.9:5000", &[upper]).as_deref(),
-            Ok("none")
-        );
     }
 
     #[test]
@@ -191,83 +135,89 @@ mod tests {
             (&[lower], "http://lower.test"),
             // Of no client's making.
             (&[upper, ("REQUEST_METHOD", "GET")], "https://upper.test"),
-            (&[upper, ("NO_PROXY", "h:443")], "none"),
         ] {
             let proxy = decided("https://h", environment);
             assert_eq!(proxy.as_deref(), Ok(expected), "{environment:?}");
         }
     }
 
+    /// Curl's rules, and loopback addresses.
+    #[test]
+    fn hosts_that_need_no_proxy() {
+        for (list, host, is_exempt) in [
+            ("", "localhost", true),
+            ("", "LocalHost", true),
+            ("", "127.9.9.9", true),
+            ("", "[::1]", true),
+            ("", "[::ffff:127.0.0.1]", true),
+            ("", "localhost.test", false),
+            ("foo.test", "foo.test", true),
+            ("FOO.test", "bar.foo.test", true),
+            (".foo.test", "foo.test", true),
+            ("foo.test", "barfoo.test", false),
+            ("a.test, * ,b.test", "foo.test", true),
+            ("*", "1.2.3.4", true),
+            ("1.2.3.4", "1.2.3.4", true),
+            ("1.2.3.4/8", "1.200.0.1", true),
+            ("1.2.3.4/8", "2.2.3.4", false),
+            ("2001:db8::/32", "[2001:db8::1]", true),
+            (" , ,[", "foo.test", false),
+        ] {
+            let environment = [("HTTP_PROXY", "p.test"), ("NO_PROXY", list)];
+            let expected = if is_exempt { "none" } else { "http://p.test" };
+            let proxy = decided(&format!("http://{host}"), &environment);
+            assert_eq!(proxy.as_deref(), Ok(expected), "{list} {host}");
+        }
+    }
+
     #[test]
     fn values_that_name_a_proxy() {
-        for (value, expected, authorization) in [
-            ("p.test", "http://p.test", None),
-            ("p.test:3128", "http://p.test:3128", None),
-            ("localhost", "http://localhost", None),
-            ("127.0.0.1:8080", "http://127.0.0.1:8080", None),
-            ("HTTP://P.test:80/path?q", "http://p.test", None),
-            ("http://[::1]:3128/", "http://[::1]:3128", None),
-            ("u:p@p.test", "http://***@p.test", Some("Basic dTpw")),
+        for (value, expected, port, authorization) in [
+            ("p.test", "http://p.test", 80, None),
+            ("p.test:3128", "http://p.test:3128", 3128, None),
+            ("HTTP://p.test:81/path?q", "http://p.test:81", 81, None),
+            ("http://[::1]:3128/", "http://[::1]:3128", 3128, None),
+            ("u:p@p.test", "http://***@p.test", 80, Some("Basic dTpw")),
             (
                 "http://u%40:p%3a%2f@p.test",
                 "http://***@p.test",
+                80,
                 Some("Basic dUA6cDov"),
             ),
             (
-                "http://u@p.test:1",
-                "http://***@p.test:1",
-                Some("Basic dTo="),
+                "u:p@ss@p.test",
+                "http://***@p.test",
+                80,
+                Some("Basic dTpwQHNz"),
             ),
-            ("socks5://p.test:1080", "socks5://p.test", None),
-            ("SOCKS5H://u:p@p.test:1/", "socks5://***@p.test:1", None),
+            ("socks5://p.test", "socks5://p.test", 1080, None),
+            ("SOCKS5H://p.test:1/", "socks5h://p.test:1", 1, None),
         ] {
-            let proxy = Proxy::parse(value).unwrap_or_else(|why| panic!("{value}: {why}"));
+            let proxy = parse(value).unwrap_or_else(|why| panic!("{value}: {why}"));
             assert_eq!(proxy.to_string(), expected, "{value}");
+            assert_eq!(proxy.port(), port, "{value}");
             let header = proxy.authorization().map(|value| value.to_str().unwrap());
             assert_eq!(header, authorization, "{value}");
-            let debug = format!("{proxy:?}");
-            assert!(authorization.is_none_or(|secret| !debug.contains(secret)));
         }
     }
 
     #[test]
     fn values_that_do_not() {
-        let other = "names a proxy that is neither http, https nor socks5";
-        for (value, why) in [
-            ("socks4://s3cr3t:s3cr3t@p.test", other),
-            ("socks://p.test", other),
-            ("foo://p.test", other),
-            ("://p.test", other),
-            ("http://", "names no proxy: it has no host"),
-            ("socks5://", "names no proxy: it has no host"),
-            (
-                "socks5://:s3cr3t@p.test",
-                "names no proxy: its credentials have no user",
-            ),
-            (" p.test", "names no proxy: its host is no host name"),
-            (
-                "s3cr3t:s3cr3t@p.test:x",
-                "names no proxy: its port is no number from 1 to 65535",
-            ),
-            (
-                "s3cr3t%:p@p.test",
-                "names no proxy: a % in its credentials is not followed by two hex digits",
-            ),
+        for value in [
+            "socks4://s3cr3t:s3cr3t@p.test",
+            "socks://p.test",
+            "foo://p.test",
+            "://p.test",
+            "http://",
+            "socks5://",
+            " p.test",
+            "s3cr3t:s3cr3t@p.test:x",
             #[cfg(not(feature = "tls"))]
-            (
-                "https://p.test",
-                "names no proxy: https needs the feature tls, which this build lacks",
-            ),
+            "https://p.test",
         ] {
-            let refused = Err(Unusable {
-                variable: "http_proxy",
-                why: why.to_owned(),
-            });
-            assert_eq!(
-                decided("http://h", &[("http_proxy", value)]),
-                refused,
-                "{value}"
-            );
+            let unusable = decided("http://h", &[("http_proxy", value)]).unwrap_err();
+            assert_eq!(unusable.variable, "http_proxy", "{value}");
+            assert!(!unusable.why.contains("s3cr3t"), "{}", unusable.why);
         }
     }
 }

@@ -3,16 +3,29 @@
 //! can reach either.
 
 /// What stands in place of a secret.
-const MASK: &str = "***";
-/// Bytes of a character at most (RFC 3629): as many may be missing from a text
-/// that was cut between two.
-const LONGEST_CHAR: usize = 4;
+const MASK: &[u8] = b"***";
+/// How often an answer may have escaped what it quotes, one time in the other: in a URL that
+/// stands in another's query, in a page.
+const ESCAPES_MAX: usize = 3;
+/// Bytes of the longest escape, `&quot;` or `\u0026`, that may be cut.
+const ESCAPE_MAX: usize = 6;
+/// HTML's spellings of what it cannot hold as it is.
+const ENTITIES: [(&[u8], u8); 8] = [
+    (b"&amp;", b'&'),
+    (b"&lt;", b'<'),
+    (b"&gt;", b'>'),
+    (b"&quot;", b'"'),
+    (b"&#34;", b'"'),
+    (b"&#39;", b'\''),
+    (b"&#x27;", b'\''),
+    (b"&apos;", b'\''),
+];
 
 /// The secrets of one exchange: keys, user and password of the URLs.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    /// In each of the ways in which a server may write them.
-    spellings: Vec<String>,
+    /// Without any escapes, the longest first: one may hold the other.
+    secrets: Vec<Vec<u8>>,
 }
 
 impl Redactor {
@@ -25,64 +38,133 @@ impl Redactor {
     /// One of a further secret.
     #[must_use]
     pub fn and(mut self, secret: &str) -> Redactor {
-        if !secret.is_empty() {
-            self.spellings.extend(spellings(secret));
-            // One may hold the other.
-            self.spellings
-                .sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
-            self.spellings.dedup();
+        // Blanks around it are no part of a header's value.
+        let units = unescaped(secret.trim().as_bytes());
+        if !units.is_empty() {
+            self.secrets
+                .push(units.iter().map(|unit| unit.byte).collect());
+            self.secrets
+                .sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+            self.secrets.dedup();
         }
         self
     }
 
-    /// `text` without the secrets, and without user and password of any URL. One that
-    /// reaches `limit` bytes was cut there, maybe in the middle of a secret.
+    /// `text` without the secrets, however a URL, a JSON string or a page escapes them, and
+    /// without user and password of any URL. One that `is_cut` may end in the middle of a
+    /// secret.
     #[must_use]
-    pub fn redact(&self, text: &str, limit: usize) -> String {
-        let was_cut = text.len() + LONGEST_CHAR > limit;
-        let mut redacted = text.to_owned();
-        for secret in &self.spellings {
-            // Most texts hold none, and need no copy.
-            if redacted.contains(secret) {
-                redacted = redacted.replace(secret, MASK);
+    pub fn redact(&self, text: &[u8], is_cut: bool) -> String {
+        let units = unescaped(text);
+        let bytes: Vec<u8> = units.iter().map(|unit| unit.byte).collect();
+        let mut redacted = Vec::with_capacity(text.len());
+        let (mut at, mut shown) = (0, 0);
+        while let (Some(rest), Some(unit)) = (bytes.get(at..), units.get(at)) {
+            let secret = self.secrets.iter().find(|secret| rest.starts_with(secret));
+            if let Some(secret) = secret {
+                redacted.extend(MASK);
+                at += secret.len();
+            } else if is_cut && self.secrets.iter().any(|secret| is_cut_off(secret, rest)) {
+                redacted.extend(MASK);
+                break;
+            } else {
+                // An escape of several bytes is shown once.
+                let from = unit.start.max(shown);
+                redacted.extend(text.get(from..unit.end).unwrap_or_default());
+                at += 1;
             }
+            shown = units.get(at - 1).map_or(shown, |unit| unit.end);
         }
-        if was_cut && let Some(start) = self.cut_secret(&redacted) {
-            redacted.truncate(start);
-            redacted.push_str(MASK);
-        }
-        without_userinfo(&redacted)
-    }
-
-    /// Where a secret starts whose rest is missing at the end of `text`.
-    fn cut_secret(&self, text: &str) -> Option<usize> {
-        let starts = text.char_indices().map(|(start, _)| start);
-        let longest = self.spellings.first().map_or(0, String::len);
-        starts
-            .skip_while(|start| start + longest < text.len())
-            .find(|start| {
-                let end = text.get(*start..).unwrap_or_default();
-                self.spellings.iter().any(|secret| secret.starts_with(end))
-            })
+        without_userinfo(&String::from_utf8_lossy(&redacted))
     }
 }
 
-/// The ways in which a server may write `secret`: as it is, in a JSON string, in one whose
-/// encoder escapes the slash, and in a URL.
-fn spellings(secret: &str) -> [String; 4] {
-    // A string always serialises.
-    let quoted = serde_json::to_string(secret).unwrap_or_default();
-    let json = quoted
-        .get(1..quoted.len() - 1)
-        .unwrap_or_default()
-        .to_owned();
-    let url = secret.bytes().fold(String::new(), |url, byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            url + char::from(byte).encode_utf8(&mut [0; 4])
-        }
-        _ => format!("{url}%{byte:02X}"),
+/// A byte of a text without its escapes, and where it stands in the text.
+#[derive(Clone, Copy)]
+struct Unit {
+    byte: u8,
+    start: usize,
+    end: usize,
+}
+
+/// `text` without its escapes.
+fn unescaped(text: &[u8]) -> Vec<Unit> {
+    let units = text.iter().enumerate().map(|(start, &byte)| Unit {
+        byte,
+        start,
+        end: start + 1,
     });
-    [secret.to_owned(), json.replace('/', "\\/"), json, url]
+    let mut units: Vec<Unit> = units.collect();
+    for _ in 0..ESCAPES_MAX {
+        let before = units.len();
+        units = unescaped_once(&units);
+        if units.len() == before {
+            break;
+        }
+    }
+    units
+}
+
+fn unescaped_once(units: &[Unit]) -> Vec<Unit> {
+    let mut out = Vec::with_capacity(units.len());
+    let mut rest = units;
+    while let [first, ..] = rest {
+        let mut next = [0; ESCAPE_MAX];
+        for (byte, unit) in next.iter_mut().zip(rest) {
+            *byte = unit.byte;
+        }
+        let mut utf8 = [0; 4];
+        let (meant, length): (&[u8], usize) = match next {
+            [b'%', high, low, ..] if hex(&[high, low]).is_some() => {
+                utf8[0] = hex(&[high, low]).unwrap_or_default() as u8;
+                (&utf8[..1], 3)
+            }
+            [b'\\', b'u', a, b, c, d] if hex(&[a, b, c, d]).is_some() => {
+                let code = hex(&[a, b, c, d]).and_then(char::from_u32);
+                (code.unwrap_or('?').encode_utf8(&mut utf8).as_bytes(), 6)
+            }
+            [b'\\', escaped @ (b'"' | b'\\' | b'/' | b'\''), ..] => {
+                utf8[0] = escaped;
+                (&utf8[..1], 2)
+            }
+            // A blank, in a form.
+            [b'+', ..] => (b" ", 1),
+            _ => {
+                let entity = ENTITIES.iter().find(|(name, _)| next.starts_with(name));
+                let (length, byte) =
+                    entity.map_or((1, first.byte), |(name, byte)| (name.len(), *byte));
+                utf8[0] = byte;
+                (&utf8[..1], length)
+            }
+        };
+        let (escape, others) = rest.split_at(length.min(rest.len()));
+        let end = escape.last().map_or(first.end, |last| last.end);
+        out.extend(meant.iter().map(|&byte| Unit {
+            byte,
+            start: first.start,
+            end,
+        }));
+        rest = others;
+    }
+    out
+}
+
+fn hex(digits: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hex.then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+/// Whether `rest`, the end of a text, is a start of `secret`, maybe with a part of an escape.
+fn is_cut_off(secret: &[u8], rest: &[u8]) -> bool {
+    let escape = rest
+        .iter()
+        .rposition(|byte| b"%\\&".contains(byte))
+        .filter(|start| *start > 0 && rest.len() - start < ESCAPE_MAX);
+    secret.starts_with(rest)
+        || escape
+            .and_then(|start| rest.get(..start))
+            .is_some_and(|whole| secret.starts_with(whole))
 }
 
 /// `text` with the mask in place of what stands between `//` and `@` in one authority.
@@ -95,7 +177,7 @@ fn without_userinfo(text: &str) -> String {
         let (authority, more) = after.split_at(after.find(end).unwrap_or(after.len()));
         redacted += before;
         match authority.rsplit_once('@') {
-            Some((_userinfo, host)) => redacted.extend([MASK, "@", host]),
+            Some((_userinfo, host)) => redacted.extend(["***@", host]),
             None => redacted += authority,
         }
         rest = more;
@@ -109,27 +191,57 @@ mod tests {
 
     #[test]
     fn a_secret_is_masked_whole_and_where_the_text_was_cut_in_it() {
-        let redactor = Redactor::new(["", "kéy-123", "p/w", r#"a"b\c/d"#, "X&y+z", "p/w-and-more"]);
-        for (text, limit, expected) in [
-            ("no key", 100, "no key"),
-            ("a kéy-123, kéy-123", 100, "a ***, ***"),
-            ("a kéy-1", 100, "a kéy-1"),
-            ("p/w and p\\/w of kéy-123", 100, "*** and *** of ***"),
-            ("p/w-and-more", 100, "***"),
-            ("a p\\/", 5, "a ***"),
-            (r#""a\"b\\c/d" "#, 100, "\"***\" "),
-            (r#""a\"b\\c\/d" "#, 100, "\"***\" "),
-            ("/login?key=X%26y%2Bz&b", 100, "/login?key=***&b"),
-            ("a kéy-1", 8, "a ***"),
-            ("a ké", 5, "a ***"),
-            ("a k", 6, "a ***"),
-            ("a kéy-123k", 11, "a ******"),
-            ("a b", 3, "a b"),
-            ("k", 1, "***"),
-            ("", 0, ""),
+        let redactor = Redactor::new([
+            "",
+            "kéy-123",
+            "p/w",
+            r#"a"b\c/d"#,
+            " X&y+z\t",
+            "p/w-and-more",
+        ]);
+        for (text, is_cut, expected) in [
+            ("no key", false, "no key"),
+            ("a kéy-123, kéy-123", false, "a ***, ***"),
+            ("a kéy-1", false, "a kéy-1"),
+            ("p/w and p\\/w of kéy-123", false, "*** and *** of ***"),
+            ("p/w-and-more", false, "***"),
+            ("a p\\/", true, "a ***"),
+            (r#""a\"b\\c/d" "#, false, "\"***\" "),
+            (r#""a\"b\\c\/d" "#, false, "\"***\" "),
+            (
+                r"X\u0026y+z, X\u0026y\u002Bz, X&amp;y+z",
+                false,
+                "***, ***, ***",
+            ),
+            ("/login?key=X%26y%2Bz&b", false, "/login?key=***&b"),
+            ("/login?key=X%26y%2bz&b", false, "/login?key=***&b"),
+            (
+                "/login?next=%2Fa%3Fkey%3DX%2526y%252Bz",
+                false,
+                "/login?next=%2Fa%3Fkey%3D***",
+            ),
+            (
+                r"k\u00e9y-123 and k%c3%a9y-123 and \u00e9",
+                false,
+                r"*** and *** and \u00e9",
+            ),
+            ("a kéy-1", true, "a ***"),
+            ("a ké", true, "a ***"),
+            (r"a k\u00e", true, "a ***"),
+            ("a k%c3%a", true, "a ***"),
+            ("a k", true, "a ***"),
+            ("a kéy-123k", true, "a ******"),
+            ("a b", true, "a b"),
+            ("100% \\ & +", true, "100% \\ & +"),
+            ("k", true, "***"),
+            ("", true, ""),
         ] {
-            assert_eq!(redactor.redact(text, limit), expected, "{text} {limit}");
+            let redacted = redactor.redact(text.as_bytes(), is_cut);
+            assert_eq!(redacted, expected, "{text} {is_cut}");
         }
+        // In the middle of a character.
+        assert_eq!(redactor.redact(b"a k\xc3", true), "a ***");
+        assert_eq!(redactor.redact(b"a \xff", false), "a \u{fffd}");
     }
 
     #[test]
@@ -151,7 +263,8 @@ mod tests {
             ("http:////u@h", "http:////***@h"),
             ("a//", "a//"),
         ] {
-            assert_eq!(Redactor::default().redact(text, 1000), expected, "{text}");
+            let redacted = Redactor::default().redact(text.as_bytes(), false);
+            assert_eq!(redacted, expected, "{text}");
         }
     }
 }

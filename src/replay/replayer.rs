@@ -46,8 +46,6 @@ pub struct Replayer {
     replacing: Option<u64>,
     /// The record whose last 2xx broke off.
     cut_off: Option<u64>,
-    /// Two of them in a row did: the head of a 2xx decides.
-    head_decides: bool,
     tracker: DeliveryTracker,
     schedule: RetrySchedule,
     delivered: u64,
@@ -84,7 +82,6 @@ impl Replayer {
             replaced_keys: HashSet::new(),
             replacing: None,
             cut_off: None,
-            head_decides: false,
             schedule: RetrySchedule::default(),
             delivered: 0,
             set_aside: 0,
@@ -205,9 +202,15 @@ impl Replayer {
         content: &StoredRecord,
         api_key: &str,
     ) -> std::result::Result<Answer, Step> {
+        if self.schedule.has_broken_off() {
+            // On a kept connection, which may have been closed while idle, it would go out
+            // twice.
+            self.client.disconnect();
+        }
         let body = body(&content.pipelines, content.json_data.clone());
         let delivery = Delivery {
             api_key,
+            own_api_key: &content.api_key,
             idempotency_key: &record.idempotency_key,
             body: &body,
         };
@@ -239,8 +242,8 @@ impl Replayer {
         let Some(why) = &answer.broken else {
             return true;
         };
-        if !self.head_decides && self.cut_off.replace(record.key) == Some(record.key) {
-            self.head_decides = true;
+        if !self.client.head_decides && self.cut_off.replace(record.key) == Some(record.key) {
+            self.client.head_decides = true;
             self.events.emit(
                 "main_answers_break_off",
                 &[
@@ -249,7 +252,7 @@ impl Replayer {
                 ],
             );
         }
-        self.head_decides
+        self.client.head_decides
     }
 
     /// The key that a record goes out with: its own, else the agent's.

@@ -2,90 +2,71 @@
 
 use hyper::Uri;
 
-use super::authority::{Authority, Scheme};
-use super::credentials::basic_pair;
-use super::endpoint::Endpoint;
-use super::proxy::Proxy;
+use super::credentials::Credentials;
+use super::server::{Peer, ServerUrl};
 
 /// The way to the main server.
 #[derive(Debug, Clone)]
 pub struct Route {
-    endpoint: Endpoint,
-    proxy: Option<Proxy>,
+    server: ServerUrl,
+    proxy: Option<Peer>,
 }
 
-impl From<Endpoint> for Route {
-    fn from(endpoint: Endpoint) -> Route {
-        Route::new(endpoint, None)
+impl From<ServerUrl> for Route {
+    fn from(server: ServerUrl) -> Route {
+        Route::new(server, None)
     }
 }
 
 impl Route {
-    /// To `endpoint`, through `proxy` if there is one.
+    /// Leads to `server`, through `proxy` if there is one.
     #[must_use]
-    pub fn new(endpoint: Endpoint, proxy: Option<Proxy>) -> Route {
-        Route { endpoint, proxy }
+    pub fn new(server: ServerUrl, proxy: Option<Peer>) -> Route {
+        Route { server, proxy }
     }
 
-    /// Where the main server is.
+    /// Returns the main server.
     #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    pub fn server(&self) -> &ServerUrl {
+        &self.server
     }
 
-    /// What is on the way.
+    /// Returns the proxy on the way.
     #[must_use]
-    pub fn proxy(&self) -> Option<&Proxy> {
+    pub fn proxy(&self) -> Option<&Peer> {
         self.proxy.as_ref()
     }
 
-    /// The proxy that takes the requests themselves and passes them on: answers
+    /// Returns the proxy that takes the requests themselves and passes them on: answers
     /// may be its own.
-    pub(super) fn forwarder(&self) -> Option<&Proxy> {
-        self.proxy.as_ref().filter(|proxy| {
-            self.endpoint.authority().scheme == Scheme::Http
-                && proxy.authority().scheme != Scheme::Socks5
-        })
+    pub(super) fn forwarder(&self) -> Option<&Peer> {
+        let is_plain = self.server.peer.scheme() == "http";
+        self.proxy().filter(|proxy| is_plain && !proxy.is_socks())
     }
 
-    /// Who is connected to.
-    pub(super) fn first_hop(&self) -> &Authority {
-        match &self.proxy {
-            Some(proxy) => proxy.authority(),
-            None => self.endpoint.authority(),
-        }
+    /// Returns what is connected to.
+    pub(super) fn first_hop(&self) -> &Peer {
+        self.proxy().unwrap_or(&self.server.peer)
     }
 
-    /// The request line's target: for a proxy that passes requests on the whole
+    /// Makes the request line's target: for a proxy that passes requests on, the whole
     /// URL (RFC 9112, 3.2.2).
-    pub(super) fn target(&self, path: &Uri) -> Uri {
-        if self.forwarder().is_none() {
-            return path.clone();
+    pub(super) fn target(&self, url: &Uri) -> Uri {
+        match (self.forwarder(), url.path_and_query()) {
+            (None, Some(path)) => path.clone().into(),
+            _ => url.clone(),
         }
-        let authority = self.endpoint.authority();
-        let url = authority.shown(false) + &path.to_string();
-        // Its parts have all been read before.
-        Uri::try_from(url).unwrap_or_else(|_| path.clone())
     }
 
-    /// The credentials of the URLs as they are sent, and user and password by
-    /// themselves: what a server may quote.
-    pub(super) fn credentials(&self) -> Vec<String> {
-        let values = [
-            self.endpoint.authorization(),
-            self.proxy().and_then(Proxy::authorization),
-        ];
-        let texts = values.into_iter().flatten().filter_map(|value| {
-            let (_scheme, secret) = value.to_str().ok()?.split_once(' ')?;
-            Some(secret.to_owned())
-        });
-        let sent: Vec<String> = texts.collect();
-        let pairs = sent.iter().filter_map(|secret| basic_pair(secret));
-        sent.iter().cloned().chain(pairs.flatten()).collect()
+    /// Lists what a server may quote of the URLs' credentials.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+        let peers = std::iter::once(&self.server.peer).chain(self.proxy());
+        let credentials = peers.filter_map(|peer| peer.credentials.as_ref());
+        credentials.flat_map(Credentials::secrets)
     }
 
-    /// `why`, with the proxy that may be the cause.
-    pub(super) fn blame(&self, why: String) -> String {
+    /// Names the proxy that may be the cause of `why`.
+    pub(super) fn attribute_to_proxy(&self, why: String) -> String {
         match &self.proxy {
             Some(proxy) => format!("through the proxy {proxy}: {why}"),
             None => why,

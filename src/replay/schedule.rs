@@ -80,6 +80,12 @@ impl RetrySchedule {
         tries + 1 >= BREAKS_MIN && now.saturating_duration_since(first) >= time
     }
 
+    /// Whether the last try of the record at hand broke off.
+    #[must_use]
+    pub fn has_broken_off(&self) -> bool {
+        self.broken.is_some()
+    }
+
     /// The record at hand is set aside for that, after [`RetrySchedule::set_aside`]. The next one has twice the time, up to
     /// [`BREAKS_TIME_MAX`]: a server that is sick breaks off every try.
     pub fn set_aside_broken(&mut self) {

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -12,13 +11,10 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use super::authority::Authority;
-use super::roots::Roots;
+use super::roots;
 use super::stream::Stream;
 use crate::limits::{TLS_SEND_BUFFER, TLS_SESSIONS_MAX};
 
@@ -29,20 +25,18 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Speaks TLS over `stream` with `peer`, whose certificate has to name it.
+    /// Speaks TLS over `stream` with a peer whose certificate has to name `host`.
     ///
     /// # Errors
     /// Why there is no such connection, as one line.
-    pub(super) async fn handshake(
-        &mut self,
-        peer: &Authority,
-        stream: Stream,
-    ) -> Result<Stream, String> {
+    pub(super) async fn handshake(&mut self, host: &str, stream: Stream) -> Result<Stream, String> {
         let connector = TlsConnector::from(self.config()?);
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| "its host is no name for a certificate")?;
         let mut stream = connector
-            .connect(peer.server_name()?, stream)
+            .connect(name, stream)
             .await
-            .map_err(|error| explain(&error, peer))?;
+            .map_err(|error| explain(&error))?;
         let (_, session) = stream.get_mut();
         session.set_buffer_limit(Some(TLS_SEND_BUFFER));
         Ok(Stream::Tls(Box::new(stream)))
@@ -79,7 +73,9 @@ impl KeyProvider for NoKeys {
     }
 }
 
-/// rustls's own verifier, made for each certificate with the roots it needs.
+/// Verifies as rustls does, with roots that are read anew for each certificate and kept for
+/// that moment: a hundred of them would stay in memory for the rest of the process, and a
+/// new file counts from the next connection on.
 #[derive(Debug)]
 struct Verifier(Arc<CryptoProvider>);
 
@@ -92,17 +88,12 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
-        let system = Roots::of_system();
-        let verify = |roots: Result<RootCertStore, String>| {
-            let roots = Arc::new(roots.map_err(Error::General)?);
-            // All that can be wrong with the roots is that there are none.
-            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.0))
-                .build()
-                .map_err(|_| CertificateError::UnknownIssuer)?
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        };
-        verify(system.named_in(&chain)).or_else(|_| verify(system.all_named_in(&chain)))
+        let roots = roots::load().map_err(Error::General)?;
+        // All that can be wrong with the roots is that there are none.
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.0))
+            .build()
+            .map_err(|_| CertificateError::UnknownIssuer)?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -111,12 +102,8 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, known)
     }
 
     fn verify_tls13_signature(
@@ -125,12 +112,8 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -138,49 +121,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Why a handshake failed, in words that need no knowledge of TLS where the
-/// cause is a usual one.
-fn explain(error: &io::Error, peer: &Authority) -> String {
-    use CertificateError::{
-        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext,
-        NotValidYet, NotValidYetContext, Other, UnknownIssuer,
-    };
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    match cause {
-        Some(Error::InvalidCertificate(UnknownIssuer)) => {
-            "its certificate is from an unknown issuer, which this system does not trust".into()
-        }
-        Some(Error::InvalidCertificate(Expired)) => "its certificate has expired".into(),
-        Some(Error::InvalidCertificate(ExpiredContext { not_after, .. })) => {
-            format!("its certificate has expired: it ended {}", date(*not_after))
-        }
-        Some(Error::InvalidCertificate(NotValidYet)) => "its certificate is not valid yet".into(),
-        Some(Error::InvalidCertificate(NotValidYetContext { not_before, .. })) => {
-            let begin = date(*not_before);
-            format!("its certificate is not valid yet: it begins {begin}")
-        }
-        Some(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
-            format!("its certificate is for another name than {}", peer.host)
-        }
-        Some(Error::InvalidCertificate(BadSignature)) => {
-            "its certificate is not signed by the issuer that it names".into()
-        }
-        // What `openssl req -x509` makes by itself.
-        Some(Error::InvalidCertificate(Other(why))) if why.to_string() == "CaUsedAsEndEntity" => {
-            "its certificate is an authority's own (CA:TRUE), not a server's".into()
-        }
+/// Says why a handshake failed.
+fn explain(error: &io::Error) -> String {
+    match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        // A server that speaks plain HTTP.
         Some(Error::InvalidMessage(_)) => "it does not speak TLS".into(),
         Some(Error::General(why)) => why.clone(),
-        Some(error) => format!("TLS: {error}"),
-        None => format!("TLS: {error}"),
+        _ => format!("TLS: {error}"),
     }
-}
-
-/// A time as RFC 3339, UTC.
-fn date(time: UnixTime) -> String {
-    SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_secs(time.as_secs()))
-        .map_or_else(String::new, |time| {
-            humantime::format_rfc3339_seconds(time).to_string()
-        })
 }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use echopost::replay::body::{Body, body};
-use echopost::replay::endpoint::Endpoint;
+use echopost::replay::body::{Payload, body};
 use echopost::replay::http::{Answer, Client, Delivery, Failure, Timeouts};
+use echopost::replay::server::ServerUrl;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -91,7 +91,7 @@ impl Server {
     }
 
     pub fn client_within(&self, timeouts: Timeouts) -> Client {
-        Client::new(Endpoint::parse(&self.url()).unwrap(), timeouts)
+        Client::new(ServerUrl::parse(&self.url()).unwrap(), timeouts)
     }
 
     /// Connections accepted so far.
@@ -168,14 +168,15 @@ impl Peer {
 }
 
 /// A record's body of so many bytes of JSON.
-pub fn record(bytes: usize) -> Body {
+pub fn record(bytes: usize) -> Payload {
     body(&[], Bytes::from(vec![b'1'; bytes]))
 }
 
 /// Posts `body` with some keys.
-pub async fn post_body(client: &mut Client, body: &Body) -> Result<Answer, Failure> {
+pub async fn post_body(client: &mut Client, body: &Payload) -> Result<Answer, Failure> {
     let delivery = Delivery {
         api_key: "key",
+        own_api_key: "",
         idempotency_key: "\"store-1\"",
         body,
     };

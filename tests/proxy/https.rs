@@ -177,7 +177,7 @@ fn a_proxy_that_breaks_off_is_named_with_the_reason() {
         (
             "socks5",
             Manner::Plain,
-            "no tunnel: it does not speak SOCKS5",
+            "no tunnel: SOCKS error: failed parsing server response",
         ),
         ("socks5", Manner::Hang, slow),
     ];

@@ -63,8 +63,7 @@ fn records_go_through_it_with_and_without_credentials_which_show_nowhere() {
         ("socks5", "", None),
         ("socks5h", "", None),
         ("socks5", "user:s3cr%2Dt@", secret),
-        // It asks for none.
-        ("SOCKS5", "user:s3cr-t@", None),
+        ("SOCKS5", "user:s3cr-t@", secret),
     ];
     side_by_side(cases, |(scheme, credentials, login)| {
         let proxy = Socks::new(login);
@@ -81,7 +80,7 @@ fn records_go_through_it_with_and_without_credentials_which_show_nowhere() {
         }
         let started = &stage.agent.events_named("agent_started")[0];
         let mask = if credentials.is_empty() { "" } else { "***@" };
-        assert_eq!(started["proxy"], proxy.url("socks5", mask));
+        assert_eq!(started["proxy"], proxy.url(&scheme.to_lowercase(), mask));
         assert!(!stage.agent.stdout().contains("s3cr"));
     });
 }
@@ -90,12 +89,17 @@ fn records_go_through_it_with_and_without_credentials_which_show_nowhere() {
 fn what_it_refuses_only_delays_the_records() {
     let wanted = Some(("user", "s3cr-t"));
     let cases = [
-        ("", wanted, None, "it wants credentials"),
+        (
+            "",
+            wanted,
+            None,
+            "SOCKS error: server does not support user/pass authentication",
+        ),
         (
             "user:wr0ng@",
             wanted,
             Some(("user", "wr0ng")),
-            "it wants other credentials",
+            "SOCKS error: credentials not accepted",
         ),
     ];
     side_by_side(cases, |(credentials, before, after, words)| {
@@ -125,7 +129,7 @@ fn a_server_that_is_down_behind_it_only_delays_the_records() {
     stage.store(&records);
     let shown = proxy.url("socks5", "");
     stage.wait_complaint(&format!(
-        "through the proxy {shown}: no tunnel: the server "
+        "through the proxy {shown}: no tunnel: SOCKS error: "
     ));
     stage.server.up();
     stage.agent.expect_exit(0, DEADLINE);

@@ -112,7 +112,9 @@ fn a_record_whose_tenant_the_agents_key_is_not_is_set_aside() {
     let server = MainServer::new_down();
     server.on_post(|message| match message.header("datanadhi-api-key") {
         Some(OTHER) => Answer::status(401).body(b"gone"),
-        Some(NEW) if message.body.ends_with(b":1}") => Answer::status(404).body(b"not yours"),
+        Some(NEW) if message.body.ends_with(b":1}") => {
+            Answer::status(404).body(b"not another-tenants-key's")
+        }
         _ => Answer::ok(),
     });
     let mut stage = after_an_earlier_agent(server, &[("1", OTHER), ("2", NEW)]);
@@ -127,6 +129,6 @@ fn a_record_whose_tenant_the_agents_key_is_not_is_set_aside() {
     let aside = stage.set_aside();
     assert_eq!(
         (&aside[0]["answer"], &aside[0]["status"]),
-        (&"not yours".into(), &404.into())
+        (&"not ***'s".into(), &404.into())
     );
 }
