@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / ".github/workflows").glob("*")}
+WORKFLOWS = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / ".github/workflows").glob("*"))}
 PARSED = {name: yaml.safe_load(text) for name, text in WORKFLOWS.items()}
 JOBS = [(f"{name}: {job}", data) for name, parsed in PARSED.items() for job, data in parsed["jobs"].items()]
 STEPS = [(f"{where}, step {n}", step) for where, job in JOBS for n, step in enumerate(job.get("steps", []), 1)]
@@ -23,22 +23,20 @@ MAY = {
     "deploy-prod.yml: tag": {"contents": "write"},
 }
 ENVIRONMENTS = {
-    "deploy-prod.yml: check": "production",
     "deploy-prod.yml: publish": "production",
     "deploy-snapshot.yml: publish": "snapshot",
 }
-# What a needed job may have come to; one that ran out of time is "cancelled".
-RESULTS = ("success", "failure", "cancelled", "skipped")
 
 
 class Workflows(unittest.TestCase):
     def test_the_workflows_are_these(self):
-        self.assertEqual(set(WORKFLOWS), {"build.yml", "ci.yml", "deploy-prod.yml", "deploy-snapshot.yml"})
+        names = {"build.yml", "ci.yml", "deploy-prod.yml", "deploy-snapshot.yml"}
+        self.assertEqual(set(WORKFLOWS), names)
 
     def test_they_start_on_these_events(self):
         # YAML 1.1 reads the key `on` as true.
         self.assertEqual(list(PARSED["build.yml"][True]), ["workflow_call"])
-        self.assertEqual(PARSED["ci.yml"][True], {"pull_request": None, "push": {"branches": ["main"]}})
+        self.assertEqual(PARSED["ci.yml"][True], {"pull_request": None, "workflow_call": None})
         self.assertEqual(PARSED["deploy-prod.yml"][True], {"push": {"branches": ["main"]}})
         self.assertEqual(list(PARSED["deploy-snapshot.yml"][True]), ["workflow_dispatch"])
         self.assertEqual(PARSED["deploy-snapshot.yml"][True]["workflow_dispatch"]["inputs"]["suffix"]["default"], "snapshot")
@@ -47,7 +45,7 @@ class Workflows(unittest.TestCase):
         pins = {}
         for name, text in WORKFLOWS.items():
             for line in re.findall(r"uses:.*", text):
-                if line == "uses: ./.github/workflows/build.yml":
+                if line in ("uses: ./.github/workflows/build.yml", "uses: ./.github/workflows/ci.yml"):
                     continue
                 match = re.fullmatch(r"uses: ([\w./-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", line)
                 self.assertIsNotNone(match, f"{name}: {line}")
@@ -118,35 +116,26 @@ class Workflows(unittest.TestCase):
             for script in re.findall(r"\.(?:github/scripts|ci)/[\w.]+", text):
                 self.assertTrue((ROOT / script).is_file(), f"{name}: {script}")
 
-    def test_nothing_is_published_that_was_not_built_tried_and_attested(self):
+    def test_nothing_is_published_that_was_not_built_tried_checked_and_attested(self):
         production, snapshot = PARSED["deploy-prod.yml"]["jobs"], PARSED["deploy-snapshot.yml"]["jobs"]
-        self.assertEqual(production["publish"]["needs"], ["check", "build", "attest"])
-        self.assertEqual(snapshot["publish"]["needs"], "attest")
-        for jobs in (production, snapshot):
-            self.assertEqual((jobs["attest"]["needs"], jobs["build"]["needs"]), ("build", "check"))
-            self.assertNotIn("if", jobs["attest"])
-        self.assertNotIn("if", snapshot["publish"])
+        needs = {name: job.get("needs") for name, job in production.items()}
+        self.assertEqual(
+            needs, {"ci": None, "check": None, "attest": ["ci", "check"], "publish": "attest", "tag": "publish"}
+        )
+        self.assertEqual(production["ci"]["uses"], "./.github/workflows/ci.yml")
+        needs = {name: job.get("needs") for name, job in snapshot.items()}
+        self.assertEqual(needs, {"check": None, "build": "check", "attest": "build", "publish": "attest"})
+        # A condition without !cancelled(), failure() and always() holds only after success; and so on down the needs.
+        conditions = {where: job["if"] for where, job in JOBS if "if" in job}
+        self.assertEqual(conditions, {"deploy-prod.yml: attest": "needs.check.outputs.publish == 'true'"})
+        # One build in a run: what was tried is what is published, and no other has the artifacts' names.
+        builds = [where for where, job in JOBS if "build.yml" in job.get("uses", "")]
+        self.assertEqual(builds, ["ci.yml: build", "deploy-snapshot.yml: build"])
+        self.assertFalse([where for where, job in JOBS if "continue-on-error" in str(job)])
         steps = [step.get("run", step.get("uses", "")) for step in PARSED["build.yml"]["jobs"]["binary"]["steps"]]
         order = [next(n for n, step in enumerate(steps) if part in step) for part in ("/build ", "smoke.py", "upload")]
         self.assertEqual(order, sorted(order))
-
-    def test_only_what_succeeded_is_published_and_tagged(self):
-        jobs = PARSED["deploy-prod.yml"]["jobs"]
-        for job, needed, state, result, expected in (
-            *(("publish", "attest", "absent", result, result == "success") for result in RESULTS),
-            *(("publish", "attest", "", result, False) for result in ("skipped", "failure", "cancelled")),
-            ("publish", "attest", "partial", "skipped", True),
-            ("publish", "attest", "complete", "skipped", False),
-            *(("tag", "publish", state, result, result == "success") for state in ("absent", "partial") for result in RESULTS),
-            ("tag", "publish", "", "skipped", False),
-            ("tag", "publish", "complete", "skipped", True),
-        ):
-            with self.subTest(job=job, state=state, result=result):
-                condition = jobs[job]["if"].removeprefix("${{").removesuffix("}}").replace("!cancelled()", "True")
-                condition = condition.replace(f"needs.{needed}.result", repr(result))
-                condition = condition.replace("needs.check.outputs.state", repr(state))
-                condition = condition.replace("&&", "and").replace("||", "or")
-                self.assertIs(eval(condition), expected, condition)  # an expression of this repository
+        self.assertFalse([where for where, step in STEPS if where.startswith("ci.yml") and "upload-artifact" in str(step)])
 
     def test_the_four_platforms_are_built_and_described(self):
         sys.path.insert(0, str(Path(__file__).parent))
