@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import unittest
 from pathlib import Path
 
@@ -30,13 +31,14 @@ ENVIRONMENTS = {
 
 class Workflows(unittest.TestCase):
     def test_the_workflows_are_these(self):
-        names = {"build.yml", "ci.yml", "deploy-prod.yml", "deploy-snapshot.yml"}
+        names = {"build.yml", "ci.yml", "deploy-prod.yml", "deploy-snapshot.yml", "nightly.yml"}
         self.assertEqual(set(WORKFLOWS), names)
 
     def test_they_start_on_these_events(self):
         # YAML 1.1 reads the key `on` as true.
         self.assertEqual(list(PARSED["build.yml"][True]), ["workflow_call"])
         self.assertEqual(PARSED["ci.yml"][True], {"pull_request": None, "workflow_call": None})
+        self.assertEqual(list(PARSED["nightly.yml"][True]), ["schedule", "workflow_dispatch"])
         self.assertEqual(PARSED["deploy-prod.yml"][True], {"push": {"branches": ["main"]}})
         self.assertEqual(list(PARSED["deploy-snapshot.yml"][True]), ["workflow_dispatch"])
         self.assertEqual(PARSED["deploy-snapshot.yml"][True]["workflow_dispatch"]["inputs"]["suffix"]["default"], "snapshot")
@@ -136,6 +138,16 @@ class Workflows(unittest.TestCase):
         order = [next(n for n, step in enumerate(steps) if part in step) for part in ("/build ", "smoke.py", "upload")]
         self.assertEqual(order, sorted(order))
         self.assertFalse([where for where, step in STEPS if where.startswith("ci.yml") and "upload-artifact" in str(step)])
+
+    def test_every_fuzz_target_runs_at_night(self):
+        targets = tomllib.loads((ROOT / "tests/fuzz/Cargo.toml").read_text())["bin"]
+        matrix = PARSED["nightly.yml"]["jobs"]["fuzz"]["strategy"]["matrix"]["target"]
+        self.assertEqual(matrix, [target["name"] for target in targets])
+
+    def test_what_publishes_is_what_is_tested(self):
+        check, publish = ((ROOT / f".github/scripts/{name}.txt").read_text() for name in ("check", "publish"))
+        for package in re.findall(r"(?m)^\S+==\S+", publish):
+            self.assertIn(f"{package} ", check)
 
     def test_the_four_platforms_are_built_and_described(self):
         sys.path.insert(0, str(Path(__file__).parent))
