@@ -15,7 +15,6 @@ its files. It never touches `latest` nor any version, which have no suffix.
 """
 
 import argparse
-import base64
 import contextlib
 import hashlib
 import os
@@ -42,7 +41,7 @@ SETTINGS = {  # what each must be like
 TRIES = 5  # of one request
 FOR_EVER = "public, max-age=31536000, immutable"
 NOT_CACHED = "no-cache"  # what moves is asked for again, so that no cache holds it back
-TYPES = {".sha256": "text/plain", ".json": "application/vnd.cyclonedx+json"}
+TYPES = {"": "application/octet-stream", ".sha256": "text/plain", ".json": "application/vnd.cyclonedx+json"}
 AGAIN = "run the workflow again: it completes what is there"
 
 
@@ -80,9 +79,7 @@ class Bucket:
 
     def put(self, key, data, metadata, cache, **condition):
         """False when the condition (IfNoneMatch, IfMatch) does not hold."""
-        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        kind = TYPES.get(Path(key).suffix, "application/octet-stream")
-        about = {"ContentMD5": md5, "ContentType": kind, "CacheControl": cache, "Metadata": metadata}
+        about = {"ContentType": TYPES.get(Path(key).suffix, TYPES[""]), "CacheControl": cache, "Metadata": metadata}
         done = self._call(self.s3.put_object, "put", key, Body=data, **about, **condition) is not None
         print(f"{key}: {'is' if done else 'was not made'} {metadata['version']}")
         return done
@@ -96,11 +93,8 @@ class Bucket:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
             if code in ("NoSuchKey", "PreconditionFailed", "ConditionalRequestConflict"):
                 return None
-            remedy = AGAIN
-            if code == "NoSuchBucket":
-                remedy = "check R2_BUCKET and R2_ENDPOINT"
-            elif status in (401, 403):
-                remedy = "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY: they must read and write objects of the bucket"
+            denied = "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY: they must read and write objects of the bucket"
+            remedy = {"NoSuchBucket": "check R2_BUCKET and R2_ENDPOINT"}.get(code, denied if status in (401, 403) else AGAIN)
             raise Refusal(f"could not {verb} {path}: the server answered {status} ({code}); {remedy}") from error
         except BotoCoreError as error:
             raise Refusal(f"could not {verb} {path}: {type(error).__name__}; check R2_ENDPOINT, and {AGAIN}") from error
@@ -111,13 +105,6 @@ def numbers(version):
     if not re.fullmatch(r"v(0|[1-9]\d{0,8})(\.(0|[1-9]\d{0,8})){2}", version, re.ASCII):
         raise Refusal(f"VERSION is {version!r}: it must be like v1.3.0")
     return tuple(int(number) for number in version[1:].split("."))
-
-
-def check_suffix(text):
-    """No dot, or `x.sha256` would be the checksum of `x`."""
-    if text == "latest" or len(text) > 40 or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
-        rule = "words of a-z and 0-9 joined by single dashes, 40 characters at most, and not 'latest'"
-        raise Refusal(f"the suffix is {text!r}: it must be {rule}")
 
 
 def read_files(dist, name):
@@ -165,20 +152,18 @@ def step(bucket, key, data, version):
 
 
 def publish_version(bucket, name, dist, commit):
-    """True when something was missing."""
     (files, latest), metadata = read_files(dist, name), {"version": name, "commit": commit}
-    absent = missing(bucket, files, commit)
-    behind = [key for key, data in latest.items() if step(bucket, key, data, name)]
+    absent, _ = missing(bucket, files, commit), [step(bucket, key, data, name) for key, data in latest.items()]
     for key in absent:
         bucket.put(key, files[key], metadata, FOR_EVER, IfNoneMatch="*")
     if missing(bucket, files, commit):
         raise Refusal(f"{name} was not there when read back: run the workflow again")
     for key, data in latest.items():
         condition = step(bucket, key, data, name)
-        # A move whose answer was lost is refused when it is tried again, and was one nevertheless.
-        if condition and not bucket.put(key, data, metadata, NOT_CACHED, **condition) and step(bucket, key, data, name):
-            raise Refusal(f"{key} was moved by others meanwhile: run the workflow again")
-    return bool(absent or behind)
+        if condition:
+            bucket.put(key, data, metadata, NOT_CACHED, **condition)
+    if any(step(bucket, key, data, name) for key, data in latest.items()):
+        raise Refusal("latest was moved by others meanwhile: run the workflow again")
 
 
 def publish_snapshot(bucket, name, dist, commit):
@@ -189,57 +174,51 @@ def publish_snapshot(bucket, name, dist, commit):
         raise Refusal(f"{name} was replaced meanwhile, by another run that publishes it: run the workflow again")
 
 
-def is_public(url):
-    retries = urllib3.Retry(TRIES, status_forcelist=(429, 500, 502, 503, 504), backoff_factor=0.5, raise_on_status=False)
-    try:
-        status = urllib3.request("HEAD", url, retries=retries, timeout=30).status
-    except urllib3.exceptions.HTTPError as error:
-        status = type(error).__name__
-    if status not in (200, 404):
-        raise Refusal(f"could not ask for {url}: {status}; check DOWNLOADS_URL, and run the workflow again")
-    return status == 200
-
-
 def is_published(name):
     """All binaries are public, and the tag, a publish's last step, is there (the checkout has all tags)."""
-    url, prefix = settings("DOWNLOADS_URL", "DOWNLOADS_PREFIX")
+    retries = urllib3.Retry(TRIES, status_forcelist=(429, 500, 502, 503, 504), backoff_factor=0.5, raise_on_status=False)
+    base, prefix = settings("DOWNLOADS_URL", "DOWNLOADS_PREFIX")
+    answers = set()
+    for platform in PLATFORMS:
+        url = f"{base.rstrip('/')}/{prefix}{platform}/echopost-{name}"
+        try:
+            answer = urllib3.request("HEAD", url, retries=retries, timeout=30).status
+        except urllib3.exceptions.HTTPError as error:
+            answer = type(error).__name__
+        if answer not in (200, 404):
+            raise Refusal(f"could not ask for {url}: {answer}; check DOWNLOADS_URL, and run the workflow again")
+        answers.add(answer)
     tag = ["git", "-C", ROOT, "rev-parse", "--quiet", "--verify", f"refs/tags/{name}"]
-    # All are asked for: a wrong DOWNLOADS_URL shows, tag or not.
-    public = [is_public(f"{url.rstrip('/')}/{prefix}{platform}/echopost-{name}") for platform in PLATFORMS]
-    return all(public) and subprocess.run(tag, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    return answers == {200} and subprocess.run(tag, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def tell(line, **outputs):
+def tell(line, output=None):
     """To the log, the job's summary and its outputs."""
     print(line)
-    written = {"GITHUB_STEP_SUMMARY": [line], "GITHUB_OUTPUT": [f"{name}={value}" for name, value in outputs.items()]}
-    for variable, lines in written.items():
-        if os.environ.get(variable):
+    for variable, text in (("GITHUB_STEP_SUMMARY", line), ("GITHUB_OUTPUT", output)):
+        if text and os.environ.get(variable):
             with open(os.environ[variable], "a", encoding="utf-8") as file:
-                file.writelines(f"{text}\n" for text in lines)
+                file.write(f"{text}\n")
 
 
 def run(command, name, suffix, dist):
     numbers(name)
     if suffix is not None:
-        check_suffix(suffix)
+        # No dot, or `x.sha256` would be the checksum of `x`.
+        if not re.fullmatch(r"(?!latest$)(?=.{1,40}$)[a-z0-9]+(-[a-z0-9]+)*", suffix):
+            rule = "words of a-z and 0-9 joined by single dashes, 40 characters at most, and not 'latest'"
+            raise Refusal(f"the suffix is {suffix!r}: it must be {rule}")
         name = f"{name}-{suffix}"
     commit = os.environ.get("GITHUB_SHA", "")
-    if command == "check":
-        if suffix is None and is_published(name):
-            tell(f"{name} is published, nothing is done. To publish, change VERSION and Cargo.toml.", publish="false")
-        else:
-            tell(f"{name} is going to be published.", publish="true")
-    elif dist is None:
-        raise Refusal("publish needs the folder of the binaries")
-    elif not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise Refusal("GITHUB_SHA must be the commit that was built")
-    elif suffix is not None:
-        publish_snapshot(Bucket(), name, dist, commit)
-        tell(f"{name} (commit {commit}) is published; latest was not touched.")
+    if command == "check" and suffix is None and is_published(name):
+        tell(f"{name} is published, nothing is done. To publish, change VERSION and Cargo.toml.", "publish=false")
+    elif command == "check":
+        tell(f"{name} is going to be published.", "publish=true")
+    elif dist is None or not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise Refusal("publish needs the folder of the binaries, and in GITHUB_SHA the commit that they were built from")
     else:
-        done = "is published" if publish_version(Bucket(), name, dist, commit) else "was published already, nothing was missing"
-        tell(f"{name} (commit {commit}) {done}.")
+        (publish_version if suffix is None else publish_snapshot)(Bucket(), name, dist, commit)
+        tell(f"{name} (commit {commit}) is published.")
 
 
 def main(arguments=None):
@@ -252,10 +231,8 @@ def main(arguments=None):
     try:
         run(given.command, given.version, given.suffix, given.dist)
     except Refusal as refusal:
-        print(f"publish: {refusal}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"publish: {refusal}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
