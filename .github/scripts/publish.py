@@ -3,15 +3,13 @@
     publish.py check [--suffix S]         is VERSION published? No secret is needed
     publish.py publish [--suffix S] DIST  publish `<os>-<arch>/echopost[.cdx.json]` of DIST
 
-The bucket gets, below the prefix and `<os>/<arch>/`: echopost-<version>, with
-.cdx.json (SBOM) and .sha256 before it, and then echopost-latest[.sha256].
-
-A version is immutable: each file is put only where there is none, and one that is
-there must be the very same, of the same commit; all are compared before the first
-write. Builds are reproducible, so whatever stops a publish, the next run completes
-it. Once all is there, `latest` moves, by comparing ETags, and never to an older
-version. A snapshot (`--suffix`) is a name that moves: publishing it again replaces
-its files. It never touches `latest` nor any version, which have no suffix.
+The bucket gets, below the prefix and `<os>/<arch>/`: echopost-<version>, with .cdx.json
+(SBOM) and .sha256 before it, and then echopost-latest[.sha256]. A version is immutable:
+each file is put only where there is none, and one that is there must be the very same,
+of the same commit; all are compared before the first write. Builds are reproducible, so
+whatever stops a publish, the next run completes it. Once all is there, `latest` moves, by
+comparing ETags, and never to an older version. A snapshot (`--suffix`) is a name that
+moves: publishing it again replaces its files. It never touches `latest` nor any version.
 """
 
 import argparse
@@ -116,8 +114,6 @@ def read_files(dist, name):
             sbom, binary = (folder / "echopost.cdx.json").read_bytes(), (folder / "echopost").read_bytes()
         except OSError as error:
             raise Refusal(f"{error.filename}: {error.strerror}: all four platforms must be built first") from error
-        if not (sbom and binary):
-            raise Refusal(f"a file in {folder} is empty")
         files[f"{platform}/echopost-{name}.cdx.json"] = sbom
         for place, title in ((files, f"echopost-{name}"), (latest, "echopost-latest")):
             place[f"{platform}/{title}.sha256"] = f"{hashlib.sha256(binary).hexdigest()}  {title}\n".encode()
@@ -131,10 +127,8 @@ def missing(bucket, files, commit):
     for key, found in there.items():
         other = found and found["Metadata"].get("commit")
         if found and (found["Body"], other) != (files[key], commit):
-            raise Refusal(
-                f"{key} is there already, of commit {other}, and a version is never overwritten: "
-                "re-run the failed jobs of that commit's run, which keeps what it built, or raise VERSION"
-            )
+            remedy = "re-run the failed jobs of that commit's run, which keeps what it built, or raise VERSION"
+            raise Refusal(f"{key} is there already, of commit {other}, and a version is never overwritten: {remedy}")
     return [key for key in files if there[key] is None]
 
 
@@ -147,13 +141,14 @@ def step(bucket, key, data, version):
         other = there["Metadata"].get("version", "")
         if numbers(other) != numbers(version) or there["Body"] == data:
             return None if numbers(other) >= numbers(version) else {"IfMatch": there["ETag"]}
-    remedy = "set its metadata 'version' to that of its agent (v0.0.0 for one from before), and run the workflow again"
-    raise Refusal(f"{key} was put there by other means: {remedy}")
+    raise Refusal(f"{key} was put there by other means: set its metadata 'version' (v0.0.0), and run the workflow again")
 
 
 def publish_version(bucket, name, dist, commit):
     (files, latest), metadata = read_files(dist, name), {"version": name, "commit": commit}
-    absent, _ = missing(bucket, files, commit), [step(bucket, key, data, name) for key, data in latest.items()]
+    absent = missing(bucket, files, commit)
+    for key, data in latest.items():
+        step(bucket, key, data, name)  # may refuse, before anything is written
     for key in absent:
         bucket.put(key, files[key], metadata, FOR_EVER, IfNoneMatch="*")
     if missing(bucket, files, commit):
@@ -185,9 +180,9 @@ def is_published(name):
             answer = urllib3.request("HEAD", url, retries=retries, timeout=30).status
         except urllib3.exceptions.HTTPError as error:
             answer = type(error).__name__
+        answers.add(answer)
         if answer not in (200, 404):
             raise Refusal(f"could not ask for {url}: {answer}; check DOWNLOADS_URL, and run the workflow again")
-        answers.add(answer)
     tag = ["git", "-C", ROOT, "rev-parse", "--quiet", "--verify", f"refs/tags/{name}"]
     return answers == {200} and subprocess.run(tag, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
@@ -206,8 +201,7 @@ def run(command, name, suffix, dist):
     if suffix is not None:
         # No dot, or `x.sha256` would be the checksum of `x`.
         if not re.fullmatch(r"(?!latest$)(?=.{1,40}$)[a-z0-9]+(-[a-z0-9]+)*", suffix):
-            rule = "words of a-z and 0-9 joined by single dashes, 40 characters at most, and not 'latest'"
-            raise Refusal(f"the suffix is {suffix!r}: it must be {rule}")
+            raise Refusal(f"the suffix is {suffix!r}: it must be words of a-z and 0-9, joined by dashes, 40 characters at most")
         name = f"{name}-{suffix}"
     commit = os.environ.get("GITHUB_SHA", "")
     if command == "check" and suffix is None and is_published(name):
