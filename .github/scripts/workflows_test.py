@@ -73,8 +73,8 @@ class Workflows(unittest.TestCase):
                 self.assertTrue("timeout-minutes" in job or job["uses"].startswith("./"))
 
     def test_publishing_is_never_cancelled_half_way(self):
-        for name in ("deploy-prod.yml", "deploy-snapshot.yml"):
-            self.assertIs(PARSED[name]["concurrency"]["cancel-in-progress"], False)
+        for guarded in (PARSED["deploy-prod.yml"]["jobs"]["publish"], PARSED["deploy-snapshot.yml"]):
+            self.assertIs(guarded["concurrency"]["cancel-in-progress"], False)
         self.assertIn("pull_request", PARSED["ci.yml"]["concurrency"]["cancel-in-progress"])
 
     def test_no_checkout_leaves_a_token_behind(self):
