@@ -1,301 +1,218 @@
 """Publishes EchoPost's binaries to the downloads bucket (Cloudflare R2, S3 API).
 
-    publish.py check [--suffix S]            what is there; a wrong suffix fails early
-    publish.py publish [--suffix S] [DIST]   publish what DIST holds
+    publish.py check [--suffix S]         is VERSION published? No secret is needed
+    publish.py publish [--suffix S] DIST  publish `<os>-<arch>/echopost[.cdx.json]` of DIST
 
-DIST holds `<os>-<arch>/echopost` and `<os>-<arch>/echopost.cdx.json` for each of
-the four platforms. The bucket gets, under the prefix:
-
-    sets/echopost-<version>.tar              everything below in one object
-    <os>/<arch>/echopost-<version>           the binary
-    <os>/<arch>/echopost-<version>.sha256    for `sha256sum -c`
-    <os>/<arch>/echopost-<version>.cdx.json  the SBOM (CycloneDX)
-    <os>/<arch>/echopost-latest[.sha256]     what the SDK downloads
-
-A version is immutable, and publishing it can be stopped anywhere. The set is put
-first, in one write that fails when there is one: from then on the bytes of the
-version are decided, and whoever runs next completes it from the set, whatever a
-new build would give. Then come the versioned files, each put only where there is
-none. They are read back; then `latest` moves, by comparing ETags, and never to an
-older version.
-
-A snapshot (`--suffix`) is a name that moves, like a branch: publishing it again
-replaces its files. It never touches `latest` nor any version, since a version
-has no suffix.
+The bucket gets, below the prefix and `<os>/<arch>/`: echopost-<version>, with .cdx.json
+(SBOM) and .sha256 before it, and then echopost-latest[.sha256]. A version is immutable:
+each file is put only where there is none, and one that is there must be the very same,
+of the same commit; all are compared before the first write. Builds are reproducible, so
+whatever stops a publish, the next run completes it. Once all is there, `latest` moves, by
+comparing ETags, and never to an older version. A snapshot (`--suffix`) is a name that
+moves: publishing it again replaces its files. It never touches `latest` nor any version.
 """
 
 import argparse
+import contextlib
 import hashlib
-import io
 import os
 import re
+import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
-from bucket import Bucket, Refusal
+import boto3
+import urllib3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORMS = ("linux/amd64", "linux/arm64", "darwin/amd64", "darwin/arm64")
-MOVES = 5  # tries of one move of `latest` against other publishers
+SETTINGS = {  # what each must be like
+    "R2_ENDPOINT": r"(https://[^/?#\s]+|http://127\.0\.0\.1:\d+)/?",  # its page shows it with the bucket's name behind
+    "R2_BUCKET": r"\S+",
+    "R2_ACCESS_KEY_ID": r"\S+",
+    "R2_SECRET_ACCESS_KEY": r"\S+",
+    "DOWNLOADS_PREFIX": r"([a-z0-9._-]*[a-z0-9][a-z0-9._-]*/)+",
+    "DOWNLOADS_URL": r"(https://[^/?#\s]+|http://127\.0\.0\.1:\d+/[a-z0-9-]+)/?",  # the prefix comes behind it
+}
+TRIES = 5  # of one request
 FOR_EVER = "public, max-age=31536000, immutable"
 NOT_CACHED = "no-cache"  # what moves is asked for again, so that no cache holds it back
+TYPES = {"": "application/octet-stream", ".sha256": "text/plain", ".json": "application/vnd.cyclonedx+json"}
+AGAIN = "run the workflow again: it completes what is there"
 
 
-# ---- Names -------------------------------------------------------------------
+class Refusal(Exception):
+    """Why nothing more is done: one line that names the thing and the remedy."""
 
 
-def parse_version(text):
-    """`v1.3.0` as numbers that compare; no suffix, so that no snapshot can have the name of a version."""
-    match = re.fullmatch(r"v(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})", text)
-    if not match:
-        raise Refusal(f"VERSION is {text!r}: it must be like v1.3.0")
-    return tuple(int(number) for number in match.groups())
+def settings(*names):
+    values = {name: os.environ.get(name, "").strip() for name in names}
+    for name, value in values.items():
+        if not re.fullmatch(SETTINGS[name], value):
+            raise Refusal(f"{name} is {'wrong' if value else 'not set'}: see .github/RELEASING.md")
+    return values.values()
 
 
-def check_suffix(text):
-    """No dot, or `x.sha256` would be the checksum of `x`."""
-    if text == "latest" or len(text) > 40 or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
-        raise Refusal(
-            f"the suffix is {text!r}: it must be words of a-z and 0-9 joined by single dashes, "
-            "40 characters at most, and not 'latest'"
+class Bucket:
+    """The bucket below the prefix. That nothing is there and that a condition does not hold are answers."""
+
+    def __init__(self):
+        endpoint, self.name, key, secret, self.prefix = settings(*list(SETTINGS)[:5])
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": TRIES},
+            s3={"addressing_style": "path"},
+            connect_timeout=10,
+            # R2 does not know the checksum trailers that boto3 adds by default.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
         )
-    return text
+        keys = {"aws_access_key_id": key, "aws_secret_access_key": secret}
+        self.s3 = boto3.client("s3", endpoint_url=endpoint, region_name="auto", config=config, **keys)
+
+    def get(self, key):
+        """The object (Body, ETag, Metadata), or None."""
+        return self._call(self.s3.get_object, "get", key)
+
+    def put(self, key, data, metadata, cache, **condition):
+        """False when the condition (IfNoneMatch, IfMatch) does not hold."""
+        about = {"ContentType": TYPES.get(Path(key).suffix, TYPES[""]), "CacheControl": cache, "Metadata": metadata}
+        done = self._call(self.s3.put_object, "put", key, Body=data, **about, **condition) is not None
+        print(f"{key}: {'is' if done else 'was not made'} {metadata['version']}")
+        return done
+
+    def _call(self, operation, verb, key, **arguments):
+        path = self.prefix + key
+        try:
+            answer = operation(Bucket=self.name, Key=path, **arguments)
+            return {**answer, "Body": answer["Body"].read()} if "Body" in answer else answer
+        except ClientError as error:
+            code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if code in ("NoSuchKey", "PreconditionFailed", "ConditionalRequestConflict"):
+                return None
+            denied = "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY: they must read and write objects of the bucket"
+            remedy = {"NoSuchBucket": "check R2_BUCKET and R2_ENDPOINT"}.get(code, denied if status in (401, 403) else AGAIN)
+            raise Refusal(f"could not {verb} {path}: the server answered {status} ({code}); {remedy}") from error
+        except BotoCoreError as error:
+            raise Refusal(f"could not {verb} {path}: {type(error).__name__}; check R2_ENDPOINT, and {AGAIN}") from error
 
 
-# ---- What is published -------------------------------------------------------
+def numbers(version):
+    """`v1.3.0` as numbers that compare; no suffix, so that no snapshot can have the name of a version."""
+    if not re.fullmatch(r"v(0|[1-9]\d{0,8})(\.(0|[1-9]\d{0,8})){2}", version, re.ASCII):
+        raise Refusal(f"VERSION is {version!r}: it must be like v1.3.0")
+    return tuple(int(number) for number in version[1:].split("."))
 
 
 def read_files(dist, name):
-    """The files of DIST by the keys they are published under."""
-    files = {}
+    """The files of DIST by the keys they are published under, and what `latest` is to be."""
+    files, latest = {}, {}
     for platform in PLATFORMS:
         folder = Path(dist) / platform.replace("/", "-")
-        for source, extension in (("echopost", ""), ("echopost.cdx.json", ".cdx.json")):
-            try:
-                data = (folder / source).read_bytes()
-            except OSError as error:
-                raise Refusal(f"{folder / source}: {error.strerror}: all four platforms must be built first") from error
-            if not data:
-                raise Refusal(f"{folder / source} is empty")
-            files[f"{platform}/echopost-{name}{extension}"] = data
-        binary = f"{platform}/echopost-{name}"
-        files[f"{binary}.sha256"] = checksum_line(files[binary], f"echopost-{name}")
-    return files
-
-
-def checksum_line(data, name):
-    return f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
-
-
-def pack(files):
-    """One tar: the same files give the same bytes."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name in sorted(files):
-            member = tarfile.TarInfo(name)
-            member.size = len(files[name])
-            member.mode = 0o644
-            tar.addfile(member, io.BytesIO(files[name]))
-    return out.getvalue()
-
-
-def unpack(data, version, key):
-    """The files of a set, which must be whole."""
-    files = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for member in tar:
-                files[member.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, AttributeError) as error:
-        raise Refusal(f"{key} is no set of files ({error}): raise VERSION, and publish that") from error
-    binaries = [f"{platform}/echopost-{version}" for platform in PLATFORMS]
-    sums = {f"{name}.sha256": checksum_line(files.get(name, b""), f"echopost-{version}") for name in binaries}
-    expected = {*binaries, *sums, *(f"{name}.cdx.json" for name in binaries)}
-    if files.keys() != expected or any(files[name] != line for name, line in sums.items()):
-        raise Refusal(f"{key} does not hold the files of {version}, whole: raise VERSION, and publish that")
-    return files
-
-
-# ---- A version ---------------------------------------------------------------
-
-
-class Version:
-    """One version in the bucket: what it consists of, what of it is there, and the rest of the way."""
-
-    def __init__(self, bucket, name):
-        self.bucket = bucket
-        self.name = name
-        self.number = parse_version(name)
-        self.set_key = f"sets/echopost-{name}.tar"
-        self.files = None
-        self.commit = None
-
-    def load_set(self):
-        """False when the version has no set yet."""
-        there = self.bucket.get(self.set_key)
-        if there is None:
-            return False
-        self.files = unpack(there.data, self.name, self.set_key)
-        self.commit = there.metadata.get("commit", "?")
-        return True
-
-    def metadata(self):
-        return {"version": self.name, "commit": self.commit}
-
-    def missing(self):
-        """The keys that are not there yet. One with other bytes is a Refusal, before anything is written."""
-        missing = []
-        for key, data in self.files.items():
-            there = self.bucket.get(key)
-            if there is None:
-                missing.append(key)
-            elif there.data != data:
-                raise Refusal(
-                    f"{key} is there with other bytes than {self.name} was built with: "
-                    "a version is never overwritten; raise VERSION, and publish that"
-                )
-        return missing
-
-    def behind(self):
-        """The `latest` keys that are still to be moved."""
-        return [key for key in self.latest() if self.step(key, self.bucket.get(key)) is not None]
-
-    def latest(self):
-        """What `latest` is to be, once the versioned files are there."""
-        files = {}
-        for platform in PLATFORMS:
-            data = self.files[f"{platform}/echopost-{self.name}"]
-            files[f"{platform}/echopost-latest"] = data
-            files[f"{platform}/echopost-latest.sha256"] = checksum_line(data, "echopost-latest")
-        return files
-
-    def step(self, key, there):
-        """The condition under which `latest` may move from what is there; None: it stays."""
-        if there is None:
-            return {"IfNoneMatch": "*"}
         try:
-            number = parse_version(there.metadata.get("version", ""))
-        except Refusal as error:
-            raise Refusal(
-                f"{key} does not say which version it is, so it was put there by other means: "
-                "set its metadata 'version' (v0.0.0 for one from before), and run the workflow again"
-            ) from error
-        if number == self.number and there.data != self.latest()[key]:
-            raise Refusal(f"{key} says that it is {self.name}, and has other bytes: delete it, and run the workflow again")
-        return None if number >= self.number else {"IfMatch": there.etag}
+            sbom, binary = (folder / "echopost.cdx.json").read_bytes(), (folder / "echopost").read_bytes()
+        except OSError as error:
+            raise Refusal(f"{error.filename}: {error.strerror}: all four platforms must be built first") from error
+        files[f"{platform}/echopost-{name}.cdx.json"] = sbom
+        for place, title in ((files, f"echopost-{name}"), (latest, "echopost-latest")):
+            place[f"{platform}/{title}.sha256"] = f"{hashlib.sha256(binary).hexdigest()}  {title}\n".encode()
+            place[f"{platform}/{title}"] = binary
+    return files, latest
 
-    def publish(self, dist, commit):
-        """True when something was missing."""
-        fresh = not self.load_set()
-        if fresh:
-            if dist is None:
-                raise Refusal(f"{self.name} is not there, and no binaries were given")
-            self.files, self.commit = read_files(dist, self.name), commit
-        missing, behind = self.missing(), self.behind()
-        if fresh and not self.put_set():
-            missing = self.missing()  # another was faster: its bytes are those of the version
-        if dist is not None and self.commit != commit:
-            raise Refusal(f"{self.name} belongs to commit {self.commit}, not to {commit}: raise VERSION, and publish that")
-        for key in missing:
-            if self.bucket.put(key, self.files[key], self.metadata(), FOR_EVER, IfNoneMatch="*"):
-                print(f"{key}: published")
-        if self.missing():
-            raise Refusal(f"{self.name} was not there when read back: run the workflow again")
-        for key, data in self.latest().items():
-            self.move(key, data)
-        return bool(missing or behind)
 
-    def put_set(self):
-        """False when there was one already, which is loaded then."""
-        if self.bucket.put(self.set_key, pack(self.files), self.metadata(), FOR_EVER, IfNoneMatch="*"):
-            print(f"{self.set_key}: published")
-            return True
-        if not self.load_set():
-            raise Refusal(f"{self.set_key} came and went: somebody deletes in the bucket; run the workflow again")
-        return False
+def missing(bucket, files, commit):
+    """The keys that are not there yet. One with other bytes, or of another commit, is a Refusal."""
+    there = {key: bucket.get(key) for key in files}
+    for key, found in there.items():
+        other = found and found["Metadata"].get("commit")
+        if found and (found["Body"], other) != (files[key], commit):
+            remedy = "re-run the failed jobs of that commit's run, which keeps what it built, or raise VERSION"
+            raise Refusal(f"{key} is there already, of commit {other}, and a version is never overwritten: {remedy}")
+    return [key for key in files if there[key] is None]
 
-    def move(self, key, data):
-        for _ in range(MOVES):
-            condition = self.step(key, self.bucket.get(key))
-            if condition is None:
-                print(f"{key}: stays, it is {self.name} or newer")
-                return
-            if self.bucket.put(key, data, self.metadata(), NOT_CACHED, **condition):
-                print(f"{key}: is {self.name} now")
-                return
-        raise Refusal(f"{key} was moved by others {MOVES} times meanwhile: run the workflow again")
 
-    def state(self):
-        """`absent`: to be built; `partial`: to be completed from its set; `complete`."""
-        if self.load_set():
-            return "partial" if self.missing() or self.behind() else "complete"
-        for platform in PLATFORMS:
-            key = f"{platform}/echopost-{self.name}"
-            if self.bucket.get(key):
-                raise Refusal(f"{key} is there without {self.set_key}: raise VERSION, and publish that")
-        return "absent"
+def step(bucket, key, data, version):
+    """The condition under which `latest` may move from what is there; None: it stays."""
+    there = bucket.get(key)
+    if there is None:
+        return {"IfNoneMatch": "*"}
+    with contextlib.suppress(Refusal):
+        other = there["Metadata"].get("version", "")
+        if numbers(other) != numbers(version) or there["Body"] == data:
+            return None if numbers(other) >= numbers(version) else {"IfMatch": there["ETag"]}
+    raise Refusal(f"{key} was put there by other means: set its metadata 'version' (v0.0.0), and run the workflow again")
+
+
+def publish_version(bucket, name, dist, commit):
+    (files, latest), metadata = read_files(dist, name), {"version": name, "commit": commit}
+    absent = missing(bucket, files, commit)
+    for key, data in latest.items():
+        step(bucket, key, data, name)  # may refuse, before anything is written
+    for key in absent:
+        bucket.put(key, files[key], metadata, FOR_EVER, IfNoneMatch="*")
+    if missing(bucket, files, commit):
+        raise Refusal(f"{name} was not there when read back: run the workflow again")
+    for key, data in latest.items():
+        condition = step(bucket, key, data, name)
+        if condition:
+            bucket.put(key, data, metadata, NOT_CACHED, **condition)
+    if any(step(bucket, key, data, name) for key, data in latest.items()):
+        raise Refusal("latest was moved by others meanwhile: run the workflow again")
 
 
 def publish_snapshot(bucket, name, dist, commit):
-    files = read_files(dist, name)
-    metadata = {"version": name, "commit": commit}
+    files, _ = read_files(dist, name)
     for key, data in files.items():
-        bucket.put(key, data, metadata, NOT_CACHED)
-        print(f"{key}: published")
-    for key, data in files.items():
-        there = bucket.get(key)
-        if there is None or there.data != data:
-            raise Refusal(f"{key} was replaced meanwhile: another run publishes {name}; run the workflow again")
+        bucket.put(key, data, {"version": name, "commit": commit}, NOT_CACHED)
+    if any((bucket.get(key) or {}).get("Body") != data for key, data in files.items()):
+        raise Refusal(f"{name} was replaced meanwhile, by another run that publishes it: run the workflow again")
 
 
-# ---- Command line ------------------------------------------------------------
+def is_published(name):
+    """All binaries are public, and the tag, a publish's last step, is there (the checkout has all tags)."""
+    retries = urllib3.Retry(TRIES, status_forcelist=(429, 500, 502, 503, 504), backoff_factor=0.5, raise_on_status=False)
+    base, prefix = settings("DOWNLOADS_URL", "DOWNLOADS_PREFIX")
+    answers = set()
+    for platform in PLATFORMS:
+        url = f"{base.rstrip('/')}/{prefix}{platform}/echopost-{name}"
+        try:
+            answer = urllib3.request("HEAD", url, retries=retries, timeout=30).status
+        except urllib3.exceptions.HTTPError as error:
+            answer = type(error).__name__
+        answers.add(answer)
+        if answer not in (200, 404):
+            raise Refusal(f"could not ask for {url}: {answer}; check DOWNLOADS_URL, and run the workflow again")
+    tag = ["git", "-C", ROOT, "rev-parse", "--quiet", "--verify", f"refs/tags/{name}"]
+    return answers == {200} and subprocess.run(tag, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def tell(line, **outputs):
+def tell(line, output=None):
     """To the log, the job's summary and its outputs."""
     print(line)
-    for variable, lines in (
-        ("GITHUB_STEP_SUMMARY", [line]),
-        ("GITHUB_OUTPUT", [f"{name}={value}" for name, value in outputs.items()]),
-    ):
-        if os.environ.get(variable):
+    for variable, text in (("GITHUB_STEP_SUMMARY", line), ("GITHUB_OUTPUT", output)):
+        if text and os.environ.get(variable):
             with open(os.environ[variable], "a", encoding="utf-8") as file:
-                file.writelines(f"{text}\n" for text in lines)
+                file.write(f"{text}\n")
 
 
-def check(name, suffix):
-    parse_version(name)
+def run(command, name, suffix, dist):
+    numbers(name)
     if suffix is not None:
-        tell(f"echopost-{name}-{check_suffix(suffix)} is going to be published.")
-        return
-    version = Version(Bucket(os.environ), name)
-    state = version.state()
-    meaning = {
-        "absent": f"{name} is new: it is built and published.",
-        "partial": f"{name} is there in part: it is completed from its set.",
-        "complete": f"{name} is published already, nothing is done. To publish, change VERSION and Cargo.toml.",
-    }
-    tell(meaning[state], state=state, commit=version.commit or "")
-
-
-def publish(name, suffix, dist):
-    parse_version(name)
-    if suffix is not None:
-        check_suffix(suffix)
+        # No dot, or `x.sha256` would be the checksum of `x`.
+        if not re.fullmatch(r"(?!latest$)(?=.{1,40}$)[a-z0-9]+(-[a-z0-9]+)*", suffix):
+            raise Refusal(f"the suffix is {suffix!r}: it must be words of a-z and 0-9, joined by dashes, 40 characters at most")
+        name = f"{name}-{suffix}"
     commit = os.environ.get("GITHUB_SHA", "")
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise Refusal("GITHUB_SHA must be the commit that was built")
-    bucket = Bucket(os.environ)
-    if suffix is None:
-        version = Version(bucket, name)
-        done = "is published" if version.publish(dist, commit) else "was published already, nothing was missing"
-        tell(f"{name} (commit {version.commit}) {done}.", commit=version.commit)
-    elif dist is None:
-        raise Refusal("a snapshot needs the folder of its binaries")
+    if command == "check" and suffix is None and is_published(name):
+        tell(f"{name} is published, nothing is done. To publish, change VERSION and Cargo.toml.", "publish=false")
+    elif command == "check":
+        tell(f"{name} is going to be published.", "publish=true")
+    elif dist is None or not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise Refusal("publish needs the folder of the binaries, and in GITHUB_SHA the commit that they were built from")
     else:
-        publish_snapshot(bucket, f"{name}-{suffix}", dist, commit)
-        tell(f"{name}-{suffix} (commit {commit}) is published; latest was not touched.")
+        (publish_version if suffix is None else publish_snapshot)(Bucket(), name, dist, commit)
+        tell(f"{name} (commit {commit}) is published.")
 
 
 def main(arguments=None):
@@ -306,15 +223,10 @@ def main(arguments=None):
     parser.add_argument("dist", nargs="?", help="folder of the binaries")
     given = parser.parse_intermixed_args(arguments)
     try:
-        if given.command == "check":
-            check(given.version, given.suffix)
-        else:
-            publish(given.version, given.suffix, given.dist)
+        run(given.command, given.version, given.suffix, given.dist)
     except Refusal as refusal:
-        print(f"publish: {refusal}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"publish: {refusal}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
