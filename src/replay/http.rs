@@ -140,11 +140,10 @@ impl Client {
         }
     }
 
-    /// The same client, which shows a further secret in no text.
-    #[must_use]
-    pub fn hiding(mut self, secret: &str) -> Client {
-        self.redactor = self.redactor.and(secret);
-        self
+    /// Shows a further secret in no text from now on.
+    pub fn hide(&mut self, secret: &str) {
+        self.redactor = std::mem::take(&mut self.redactor).and(secret);
+        self.with_key = None;
     }
 
     /// Asks whether the main server is healthy (spec 5.2).

@@ -71,8 +71,10 @@ impl Replayer {
         events: Events,
         session: Session,
     ) -> Replayer {
+        let mut client = Client::new(route, Timeouts::default());
+        client.hide(&api_key);
         Replayer {
-            client: Client::new(route, Timeouts::default()).hiding(&api_key),
+            client,
             tracker: DeliveryTracker::new(store.clone(), session.success_log()),
             store,
             events,
@@ -276,6 +278,7 @@ impl Replayer {
     /// Has what else was left under that key go like a record that was just taken.
     fn note_replaced(&mut self, record: &Record, own: &str) {
         if self.replacing == Some(record.key) && self.replaced_keys.insert(own.to_owned()) {
+            self.client.hide(own);
             let fields = [("key", record.key.into())];
             self.events.emit("api_key_replaced", &fields);
         }
