@@ -41,7 +41,7 @@ impl Drop for Company {
     }
 }
 
-/// A record as the server got it, or an attempt as nginx saw it.
+/// A record as the server got it, or an attempt as Caddy saw it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     /// The Idempotency-Key.
@@ -232,7 +232,7 @@ impl Stage {
     /// What the servers' processes printed.
     fn servers_said(&self) -> String {
         let log = |name| std::fs::read_to_string(self.folder.path().join(name));
-        let logs = ["python.log", "nginx/error.log"].map(|name| log(name).unwrap_or_default());
+        let logs = ["python.log", "caddy/caddy.log"].map(|name| log(name).unwrap_or_default());
         logs.join("\n")
     }
 }
