@@ -83,7 +83,7 @@ impl Caddy {
         self.address.configure(&self.folder, settings);
         let socket = format!("unix/{}", self.folder.join("admin.sock").display());
         let mut command = caddy("reload", &self.folder);
-        let reloaded = command.args(["--address", &socket]).output();
+        let reloaded = command.args(["--force", "--address", &socket]).output();
         let reloaded = reloaded.expect("caddy reload");
         assert!(reloaded.status.success(), "{reloaded:?}: {}", self.said());
     }

@@ -23,7 +23,9 @@ fn a_limit_of_requests_a_connection_costs_connections_and_nothing_else() {
     let seen = stage.seen();
     assert_eq!(seen.len() as u64, RECORDS, "each once");
     // The first has taken the probe, too.
-    assert_eq!(connections(&seen), 13);
+    assert!(connections(&seen) >= 13);
+    let longest = seen.chunk_by(|one, next| one.connection == next.connection);
+    assert!(longest.map(<[_]>::len).max() <= Some(10));
 }
 
 #[test]

@@ -59,6 +59,17 @@ impl Python {
         start(stage, command, || is_listening(stage))
     }
 
+    /// grpcio's server on the agent's port: HTTP/2 and nothing else.
+    pub fn grpc(stage: &Stage) -> Python {
+        let mut command = python(stage);
+        let script = "import sys, grpc; from concurrent import futures; \
+             server = grpc.server(futures.ThreadPoolExecutor(1)); \
+             server.add_insecure_port('127.0.0.1:' + sys.argv[1]); \
+             server.start(); server.wait_for_termination()";
+        command.args(["-c", script, &stage.port.to_string()]);
+        start(stage, command, || is_listening(stage))
+    }
+
     /// Ends it and a process of its own in mid-work.
     pub fn kill(mut self, worker: i32) {
         // First, so that it starts no other.
