@@ -14,6 +14,7 @@ use crate::support::agent::{Agent, session_file};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Reserved, reserve};
 use crate::support::{temp_folder, wait};
+use crate::venv;
 
 /// For what takes a moment on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -58,6 +59,8 @@ pub struct Seen {
 impl Stage {
     /// Starts an agent; nobody listens on its main server's port.
     pub fn new() -> Stage {
+        // First: no agent waits while it is made.
+        venv::python();
         let folder = temp_folder();
         let (reserved, port) = reserve().expect("a port on 127.0.0.1");
         let mut agent = Agent::builder(&folder.path().join("d"))
