@@ -1,7 +1,7 @@
 //! The agent and gRPC's own C core, through Python's grpcio: what the SDK uses.
 
 mod support;
-#[path = "grpcio/venv.rs"]
+#[path = "support/venv.rs"]
 mod venv;
 
 use std::collections::HashSet;

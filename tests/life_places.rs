@@ -55,11 +55,8 @@ fn a_read_only_folder_is_a_clear_error() {
 }
 
 #[test]
+#[ignore = "needs root: it becomes another user"]
 fn another_users_folder_is_left_alone_unless_it_is_open_to_all() {
-    if !is_root() {
-        println!("NOT TESTED: becoming another user takes root");
-        return;
-    }
     let server = MainServer::new_down();
     // The stranger has to reach the executable, which may lie below /root.
     let tools = temp_folder();
@@ -260,19 +257,9 @@ fn a_store_put_in_the_place_of_the_agents_own_is_left_to_the_next() {
 }
 
 /// An agent in a mount namespace of its own, where a shell has done `before` in the base
-/// folder, ends with `run`, which is to start it; `None`, with a line that says so,
-/// without root.
+/// folder, ends with `run`, which is to start it.
 #[cfg(target_os = "linux")]
-fn among_mounts(
-    folder: &std::path::Path,
-    server: &MainServer,
-    before: &str,
-    run: &str,
-) -> Option<Agent> {
-    if !is_root() {
-        println!("NOT TESTED: mounting takes root");
-        return None;
-    }
+fn among_mounts(folder: &std::path::Path, server: &MainServer, before: &str, run: &str) -> Agent {
     let script = format!(
         "exec unshare -m sh -c 'set -e; mount --make-rprivate /; cd {}; {before}; {run}' \
          \"$0\" \"$@\"",
@@ -282,20 +269,19 @@ fn among_mounts(
         .health_url(&server.url())
         .spawn();
     agent.wait_socket();
-    Some(agent)
+    agent
 }
 
 #[test]
 #[cfg(target_os = "linux")]
+#[ignore = "needs root: it mounts"]
 fn a_store_folder_that_is_a_mount_point_stays_and_is_an_empty_store() {
     let folder = temp_folder();
     let mut server = MainServer::new_down();
     // Twice, and in between it is looked at.
     let mount = "mkdir lmdb; mount -t tmpfs -o mode=0700 none lmdb";
     let twice = "\"$0\" \"$@\"; test -z \"$(ls -A lmdb)\"; exec \"$0\" \"$@\"";
-    let Some(mut agent) = among_mounts(folder.path(), &server, mount, twice) else {
-        return;
-    };
+    let mut agent = among_mounts(folder.path(), &server, mount, twice);
     for life in 1..=2 {
         agent.wait_answering();
         send(&agent).expect("stored");
@@ -316,13 +302,12 @@ fn a_store_folder_that_is_a_mount_point_stays_and_is_an_empty_store() {
 /// A file that something is mounted on has a name that nobody can remove.
 #[test]
 #[cfg(target_os = "linux")]
+#[ignore = "needs root: it mounts"]
 fn a_data_file_that_cannot_be_removed_is_a_failed_disk() {
     let folder = temp_folder();
     let mut server = MainServer::new_down();
     let run = "exec \"$0\" \"$@\"";
-    let Some(mut agent) = among_mounts(folder.path(), &server, "true", run) else {
-        return;
-    };
+    let mut agent = among_mounts(folder.path(), &server, "true", run);
     send(&agent).expect("stored");
     let data = folder.path().join("lmdb/data.mdb");
     let mounted = std::process::Command::new("nsenter")

@@ -166,6 +166,7 @@ fn own_memory_kib(pid: u32) -> u64 {
 /// hold settings of somebody else.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[ignore = "needs root: it looks into a process that dumps no core"]
 fn what_malloc_was_told_before_stays_told() {
     let folder = temp_folder();
     let server = MainServer::new_down();
@@ -184,10 +185,8 @@ fn what_malloc_was_told_before_stays_told() {
             .arg("-standby")
             .spawn();
         agent.wait_event("agent_started", DEADLINE);
-        let Ok(mut variables) = fs::read(format!("/proc/{}/environ", agent.pid())) else {
-            println!("NOT TESTED: only root may look into a process that dumps no core");
-            return;
-        };
+        let variables = fs::read(format!("/proc/{}/environ", agent.pid()));
+        let mut variables = variables.expect("its variables");
         // glibc may have put an end behind each setting.
         variables
             .iter_mut()

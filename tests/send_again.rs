@@ -6,7 +6,7 @@ mod mistakes;
 #[path = "send_again/programs.rs"]
 mod programs;
 mod support;
-#[path = "grpcio/venv.rs"]
+#[path = "support/venv.rs"]
 mod venv;
 
 use std::fs;

@@ -10,14 +10,8 @@ use crate::support::hostile;
 
 const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
 
-/// What curl said about a call, or `None` where there is no curl with HTTP/2.
-fn call(stage: &Stage, path: &str, more: &[&str], body: &[u8]) -> Option<String> {
-    let version = Command::new("curl").arg("--version").output();
-    let speaks = version.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("HTTP2"));
-    if !speaks {
-        println!("NOT TESTED: takes curl with HTTP/2");
-        return None;
-    }
+/// What curl said about a call.
+fn call(stage: &Stage, path: &str, more: &[&str], body: &[u8]) -> String {
     let mut curl = Command::new("curl")
         .args(["--silent", "--show-error", "--verbose", "--max-time", "60"])
         .args(["--noproxy", "*", "--http2-prior-knowledge", "--unix-socket"])
@@ -53,10 +47,11 @@ fn call(stage: &Stage, path: &str, more: &[&str], body: &[u8]) -> Option<String>
     for word in ["RST_STREAM", "was not closed cleanly", "stream error"] {
         assert!(!said.contains(word), "{word}: {said}");
     }
-    Some(heads)
+    heads
 }
 
 #[test]
+#[ignore = "needs curl with HTTP/2"]
 fn curl_is_told_of_an_unknown_path_and_of_a_bad_key_without_a_stream_error() {
     let stage = Stage::new();
     let record = message("1");
@@ -79,9 +74,7 @@ fn curl_is_told_of_an_unknown_path_and_of_a_bad_key_without_a_stream_error() {
         ("a large record", SEND_LOG, vec![], &large, "0"),
     ];
     for (case, path, more, body, status) in cases {
-        let Some(heads) = call(&stage, path, &more, body) else {
-            return;
-        };
+        let heads = call(&stage, path, &more, body);
         assert!(heads.starts_with("HTTP/2 200"), "{case}: {heads}");
         let line = format!("grpc-status: {status}\r\n");
         assert!(heads.contains(&line), "{case}: {heads}");

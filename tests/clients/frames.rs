@@ -10,15 +10,12 @@ use crate::stage::Stage;
 use crate::support::hostile;
 use crate::venv;
 
-/// The version that the tests were written with.
-const H2: &str = "h2==4.3.0";
-
 /// `frames.py` on a connection.
 pub struct Frames(Program);
 
 impl Frames {
     pub fn new(socket: &Path) -> Frames {
-        let mut python = Command::new(venv::python_with(&[H2]));
+        let mut python = Command::new(venv::python());
         let script = format!("{}/frames.py", folder("clients"));
         python.arg(script).arg(socket);
         Frames(Program::start(python))

@@ -17,5 +17,5 @@ mod statuses;
 #[path = "../support/mod.rs"]
 mod support;
 mod tap;
-#[path = "../grpcio/venv.rs"]
+#[path = "../support/venv.rs"]
 mod venv;

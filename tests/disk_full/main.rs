@@ -31,14 +31,13 @@ fn side_by_side<T: Sync>(cases: &[T], test: impl Fn(&T) + Sync) {
     });
 }
 
-/// An agent on a small disk, whose main server is down; None where no disk can be
-/// mounted.
-fn start(kind: Kind) -> Option<(SmallDisk, MainServer, Agent)> {
-    let disk = SmallDisk::new(kind)?;
+/// An agent on a small disk, whose main server is down.
+fn start(kind: Kind) -> (SmallDisk, MainServer, Agent) {
+    let disk = SmallDisk::new(kind);
     let server = MainServer::new_down();
     let mut agent = disk.agent(&server).spawn();
     agent.wait_answering();
-    Some((disk, server, agent))
+    (disk, server, agent)
 }
 
 fn send(agent: &Agent, number: usize, bytes: usize) -> Result<(), Status> {
@@ -92,11 +91,10 @@ fn expect_drained(agent: &mut Agent, server: &MainServer, count: usize, what: &s
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn ingest_ends_at_the_reserve_and_comes_back_with_the_space() {
     side_by_side(&KINDS, |kind| {
-        let Some((disk, mut server, mut agent)) = start(*kind) else {
-            return;
-        };
+        let (disk, mut server, mut agent) = start(*kind);
         disk.fill_bytes(6 * MIB as usize);
         let stat = rustix::fs::statvfs(disk.folder()).expect("statvfs");
         let total = stat.f_blocks * stat.f_frsize;
@@ -118,15 +116,14 @@ fn ingest_ends_at_the_reserve_and_comes_back_with_the_space() {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn replay_delete_and_exit_work_with_hardly_a_free_block() {
     let mut cases = vec![];
     for kind in KINDS {
         cases.extend([0, 1, 2, 3, 5, 9].map(|blocks| (kind, blocks)));
     }
     side_by_side(&cases, |(kind, blocks)| {
-        let Some((disk, mut server, mut agent)) = start(*kind) else {
-            return;
-        };
+        let (disk, mut server, mut agent) = start(*kind);
         for number in 0..300 {
             send(&agent, number, 700).expect("an ack");
         }
@@ -143,15 +140,14 @@ fn replay_delete_and_exit_work_with_hardly_a_free_block() {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn a_killed_agents_store_is_drained_by_one_that_starts_on_a_full_disk() {
     let mut cases = vec![];
     for kind in KINDS {
         cases.extend([0, 2].map(|blocks| (kind, blocks)));
     }
     side_by_side(&cases, |(kind, blocks)| {
-        let Some((disk, mut server, mut agent)) = start(*kind) else {
-            return;
-        };
+        let (disk, mut server, mut agent) = start(*kind);
         let count = send_until_full(&agent, 0, 50_000);
         agent.sigkill();
         disk.fill(*blocks);
@@ -175,11 +171,10 @@ fn a_killed_agents_store_is_drained_by_one_that_starts_on_a_full_disk() {
 
 /// The mark of what is delivered has its place from the start.
 #[test]
+#[ignore = "needs root: it mounts"]
 fn a_kill_on_a_full_disk_repeats_no_more_than_elsewhere() {
     side_by_side(&KINDS, |kind| {
-        let Some((disk, mut server, mut agent)) = start(*kind) else {
-            return;
-        };
+        let (disk, mut server, mut agent) = start(*kind);
         let count = 2_000;
         for number in 0..count {
             send(&agent, number, 700).expect("an ack");
@@ -200,15 +195,14 @@ fn a_kill_on_a_full_disk_repeats_no_more_than_elsewhere() {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn a_new_store_that_finds_no_room_refuses_until_it_does() {
     let mut cases = vec![];
     for kind in KINDS {
         cases.extend([0, 1, 2, 3, 4, 6].map(|blocks| (kind, blocks)));
     }
     side_by_side(&cases, |(kind, blocks)| {
-        let Some(disk) = SmallDisk::new(*kind) else {
-            return;
-        };
+        let disk = SmallDisk::new(*kind);
         disk.fill(*blocks);
         let mut server = MainServer::new_down();
         let mut agent = disk.agent(&server).spawn();
@@ -244,10 +238,9 @@ fn a_new_store_that_finds_no_room_refuses_until_it_does() {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn an_agent_without_a_record_leaves_a_full_disk() {
-    let Some(disk) = SmallDisk::new(Kind::Tmpfs) else {
-        return;
-    };
+    let disk = SmallDisk::new(Kind::Tmpfs);
     disk.fill(0);
     let server = MainServer::new_up();
     let mut agent = disk.agent(&server).spawn();
@@ -255,10 +248,9 @@ fn an_agent_without_a_record_leaves_a_full_disk() {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn a_damaged_store_waits_for_the_room_to_be_carried_over() {
-    let Some((disk, mut server, mut agent)) = start(Kind::Tmpfs) else {
-        return;
-    };
+    let (disk, mut server, mut agent) = start(Kind::Tmpfs);
     for number in 0..20 {
         send(&agent, number, 60_000).expect("an ack");
     }

@@ -29,18 +29,13 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// One of 16 MiB; None, with a line that says so, where that takes rights
-    /// that the test does not have.
-    pub fn new(kind: Kind) -> Option<SmallDisk> {
-        let disk = SmallDisk::with_mebibytes(kind, 16);
-        if disk.is_none() {
-            println!("NOT TESTED: {kind:?} cannot be mounted here (needs root)");
-        }
-        disk
+    /// One of 16 MiB.
+    pub fn new(kind: Kind) -> SmallDisk {
+        SmallDisk::with_mebibytes(kind, 16)
     }
 
-    /// One of so many MiB; None as for `new`.
-    pub fn with_mebibytes(kind: Kind, mebibytes: u32) -> Option<SmallDisk> {
+    /// One of so many MiB. It takes root, and for ext4 a loop device.
+    pub fn with_mebibytes(kind: Kind, mebibytes: u32) -> SmallDisk {
         let inner = temp_folder();
         let mount = match kind {
             Kind::Tmpfs => format!("mount -t tmpfs -o size={mebibytes}m tmpfs \"$0\""),
@@ -63,9 +58,8 @@ impl SmallDisk {
             .arg(inner.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
-            .ok()?;
+            .expect("unshare");
         let mut line = String::new();
         let stdout = holder.stdout.take().expect("a pipe");
         let ready = BufReader::new(stdout).read_line(&mut line);
@@ -74,15 +68,13 @@ impl SmallDisk {
             .join(holder.id().to_string())
             .join("root")
             .join(outer);
-        let disk = SmallDisk {
+        let is_ready = ready.is_ok_and(|_| line == "ready\n");
+        assert!(is_ready, "{kind:?} cannot be mounted here");
+        SmallDisk {
             holder,
             inner,
             outer,
-        };
-        if !ready.is_ok_and(|_| line == "ready\n") {
-            return None;
         }
-        Some(disk)
     }
 
     /// Where the agent's folder is.

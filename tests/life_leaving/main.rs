@@ -220,6 +220,12 @@ fn wait_stopped(agent: &Agent) {
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))] // LD_PRELOAD
 fn who_found_the_socket_is_served_while_the_agent_leaves() {
+    assert!((0..5).any(|_| is_served_late()), "held up again and again");
+}
+
+/// False when the test itself was held up for longer than a client may take.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn is_served_late() -> bool {
     let folder = temp_folder();
     let elsewhere = temp_folder();
     let late = elsewhere.path().join("late");
@@ -253,8 +259,7 @@ fn who_found_the_socket_is_served_while_the_agent_leaves() {
     wait::until(DEADLINE, "a pause", || come.elapsed().as_millis() > 120);
     let answer = block_on(async { Sender::on(client).await?.send("\"slow\"", &[], "").await });
     if answer.is_err() && come.elapsed().as_millis() > 200 {
-        println!("NOT TESTED to its end: the test itself was held up");
-        return;
+        return false;
     }
     assert!(answer.expect("an answer").success);
 
@@ -268,6 +273,7 @@ fn who_found_the_socket_is_served_while_the_agent_leaves() {
     assert_eq!(names, ["session"]);
     assert_eq!(agent.events_named("agent_stopped")[0]["reason"], "SIGTERM");
     assert_eq!(server.delivered_json(), [b"\"late\"", b"\"slow\""]);
+    true
 }
 
 #[test]

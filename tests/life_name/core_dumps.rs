@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::support::agent::Agent;
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
-use crate::{DEADLINE, is_root, link};
+use crate::{DEADLINE, link};
 
 const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 const KEY: &str = "the-key-that-no-core-may-hold";
@@ -20,10 +20,10 @@ const KEY: &str = "the-key-that-no-core-may-hold";
 struct Pattern(String);
 
 impl Pattern {
-    fn set(pattern: &str) -> Option<Pattern> {
-        let before = fs::read_to_string(PATTERN).ok()?;
-        fs::write(PATTERN, pattern).ok()?;
-        Some(Pattern(before))
+    fn set(pattern: &str) -> Pattern {
+        let before = fs::read_to_string(PATTERN).expect(PATTERN);
+        fs::write(PATTERN, pattern).expect(PATTERN);
+        Pattern(before)
     }
 }
 
@@ -64,10 +64,8 @@ fn on_a_host_without_core_files_the_name_ends_with_the_agent() {
 }
 
 #[test]
+#[ignore = "needs root: the system's core pattern"]
 fn neither_a_file_nor_a_pipe_gets_what_the_agent_knows() {
-    if !is_root("the system's core pattern") {
-        return;
-    }
     let cores = temp_folder();
     fs::set_permissions(cores.path(), Permissions::from_mode(0o777)).expect("chmod");
     let program = cores.path().join("take");
@@ -82,10 +80,7 @@ fn neither_a_file_nor_a_pipe_gets_what_the_agent_knows() {
         (&file, FORBIDDEN),
         (&pipe, FORBIDDEN),
     ] {
-        let Some(_pattern) = Pattern::set(pattern) else {
-            println!("NOT TESTED: this system's core pattern is not to be set");
-            return;
-        };
+        let _pattern = Pattern::set(pattern);
         let server = MainServer::new_down();
         let folder = temp_folder();
         let mut agent = Agent::by_shell(limit, folder.path())

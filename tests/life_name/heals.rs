@@ -14,7 +14,7 @@ use crate::support::dice::{Dice, seed};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
-use crate::{DEADLINE, is_root, link, send};
+use crate::{DEADLINE, link, send};
 
 #[test]
 fn the_name_is_gone_with_the_agent_and_the_next_one_delivers_what_it_left() {
@@ -176,10 +176,8 @@ fn no_step_of_the_sdk_fails_that_began_after_a_death() {
 
 /// Containers give each agent the same pid, and so the same descriptor number.
 #[test]
+#[ignore = "needs root: a PID namespace"]
 fn the_same_pid_and_descriptor_never_lead_to_a_dead_socket() {
-    if !is_root("a PID namespace") {
-        return;
-    }
     let folder = temp_folder();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/life_name/same_pid.py");
     let server = MainServer::new_down();

@@ -25,15 +25,6 @@ fn send(socket: &Path, json: &str) {
     assert!(answer.expect("an answer").success);
 }
 
-/// Whether the test may change users and namespaces.
-fn is_root(what: &str) -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        println!("NOT TESTED: {what} takes root");
-    }
-    is_root
-}
-
 /// Where the link in `.agent/` leads: the pid and the socket's name; `None` where the
 /// socket's name is the socket itself, and there is no such folder.
 fn link(base: &Path) -> Option<(u32, String)> {

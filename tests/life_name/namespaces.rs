@@ -7,16 +7,14 @@ use std::path::Path;
 use crate::support::agent::{Agent, names_in};
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
-use crate::{DEADLINE, is_root, link, send};
+use crate::{DEADLINE, link, send};
 
 const IN_A_NAMESPACE: &str = "exec unshare --pid --fork --kill-child --mount-proc \
                               sh -c '\"$0\" \"$@\" & wait' \"$0\" \"$@\"";
 
 #[test]
+#[ignore = "needs root: a PID namespace"]
 fn a_second_agent_in_another_pid_namespace_makes_the_name_a_plain_one() {
-    if !is_root("a PID namespace") {
-        return;
-    }
     for (first, second) in [
         ("exec \"$0\" \"$@\"", IN_A_NAMESPACE),
         (IN_A_NAMESPACE, "exec \"$0\" \"$@\""),
@@ -60,10 +58,8 @@ fn a_second_agent_in_another_pid_namespace_makes_the_name_a_plain_one() {
 
 /// A name that was taken away, by an agent that leaves, is not made again by another.
 #[test]
+#[ignore = "needs root: a PID namespace"]
 fn the_name_of_an_agent_that_leaves_is_not_made_by_another() {
-    if !is_root("a PID namespace") {
-        return;
-    }
     let folder = temp_folder();
     let server = MainServer::new_down();
     let mut serving = Agent::builder(folder.path())

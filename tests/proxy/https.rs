@@ -13,11 +13,11 @@ use std::net::{TcpListener, TcpStream};
 use certs::{Authority, GOOD, Versions};
 use front::{Front, Manner};
 
+use crate::forward::{Proxy, Way};
 use crate::socks::Socks;
 use crate::stage::{DEADLINE, Stage, hold, texts};
 use crate::support::agent::Builder;
 use crate::support::server::{Answer, MainServer};
-use crate::tinyproxy::Tinyproxy;
 use crate::{CREDENTIALS, side_by_side};
 
 /// TLS for the main server, and whom to trust.
@@ -55,7 +55,7 @@ impl Secure {
 #[test]
 fn one_tunnel_carries_all_records() {
     let secure = Secure::new();
-    let proxy = Tinyproxy::new(CREDENTIALS);
+    let proxy = Proxy::new(CREDENTIALS);
     let server = MainServer::new_up();
     let front = secure.front(server.port());
     let url = proxy.url("user:s3cr%2Dt@");
@@ -92,22 +92,33 @@ fn one_tunnel_through_socks5_does_so_too() {
 fn a_proxy_that_refuses_the_tunnel_only_delays_the_records() {
     let secure = Secure::new();
     let cases = [
-        ("", "ConnectPort 1", "", "no tunnel: it answered 403"),
+        (
+            "",
+            Way::Refuse(403),
+            Way::Open,
+            "no tunnel: it answered 403",
+        ),
+        (
+            "user:wr0ng@",
+            Way::Refuse(401),
+            Way::Login("user:wr0ng"),
+            "no tunnel: it wants other credentials (401)",
+        ),
         (
             "user:wr0ng@",
             CREDENTIALS,
-            "BasicAuth user wr0ng",
-            "no tunnel: it wants other credentials (401)",
+            Way::Login("user:wr0ng"),
+            "no tunnel: it wants other credentials (407)",
         ),
         (
             "",
             CREDENTIALS,
-            "",
+            Way::Open,
             "no tunnel: it wants other credentials (407)",
         ),
     ];
     side_by_side(cases, |(credentials, refusing, mended, words)| {
-        let mut proxy = Tinyproxy::new(refusing);
+        let mut proxy = Proxy::new(refusing);
         let server = MainServer::new_up();
         let front = secure.front(server.port());
         let url = proxy.url(credentials);
@@ -125,7 +136,7 @@ fn a_proxy_that_refuses_the_tunnel_only_delays_the_records() {
     });
 }
 
-/// What Tinyproxy never sends: an answer before the answer, and lines that end
+/// What proxy.py never sends: an answer before the answer, and lines that end
 /// without a carriage return.
 #[test]
 fn a_proxy_may_say_more_before_it_answers_and_end_its_lines_in_its_own_way() {
@@ -194,7 +205,7 @@ fn a_proxy_that_breaks_off_is_named_with_the_reason() {
 #[test]
 fn a_proxy_that_is_killed_with_the_tunnel_loses_nothing() {
     let secure = Secure::new();
-    let mut proxy = Tinyproxy::new("");
+    let mut proxy = Proxy::new(Way::Open);
     let server = MainServer::new_up();
     server.set_health(503);
     let go = hold(&server, &[100], |_| Answer::ok());
@@ -208,7 +219,7 @@ fn a_proxy_that_is_killed_with_the_tunnel_loses_nothing() {
     let shown = proxy.url("");
     stage.wait_complaint(&format!("through the proxy {shown}: cannot connect"));
     go.send(()).expect("a server that waits");
-    proxy.up("");
+    proxy.up(Way::Open);
     stage.agent.expect_exit(0, DEADLINE);
     stage.expect_all(&records);
 }
@@ -219,7 +230,7 @@ fn the_proxy_itself_may_speak_tls() {
     let secure = Secure::new();
     let records = texts(0..50);
     for scheme in ["http", "https"] {
-        let proxy = Tinyproxy::new(CREDENTIALS);
+        let proxy = Proxy::new(CREDENTIALS);
         let proxy_front = secure.front(proxy.port());
         let url = format!("https://user:s3cr-t@localhost:{}", proxy_front.port);
         let server = MainServer::new_up();
@@ -239,15 +250,15 @@ fn the_proxy_itself_may_speak_tls() {
         stage.expect_all(&records);
         assert_ne!(proxy_front.handshakes(), []);
         assert_eq!(front.handshakes().is_empty(), scheme == "http");
-        let header = stage.server.posts()[0].header("via").map(str::to_owned);
-        assert_eq!(header.is_some(), scheme == "http");
+        let first = &stage.server.requests()[0];
+        assert_eq!(first.header("via").is_some(), scheme == "http");
     }
 }
 
 #[test]
 fn sessions_with_the_proxy_and_the_server_are_both_resumed() {
     let secure = Secure::new();
-    let proxy = Tinyproxy::new("");
+    let proxy = Proxy::new(Way::Open);
     let proxy_front = secure.front(proxy.port());
     let url = format!("https://localhost:{}", proxy_front.port);
     let server = MainServer::new_up();

@@ -1,9 +1,10 @@
-//! Proxies (spec 6): the real agent, Tinyproxy, a SOCKS5 server, and proxies that
+//! Proxies (spec 6): the real agent, proxy.py, Caddy, a SOCKS5 server, and proxies that
 //! break off.
 //!
 //! The main server is at 0.0.0.0, which leads to 127.0.0.1 and is not exempt as
 //! loopback addresses are.
 
+mod forward;
 #[cfg(feature = "tls")]
 mod https;
 mod program;
@@ -13,16 +14,16 @@ mod socks;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
-mod tinyproxy;
-#[path = "../grpcio/venv.rs"]
+#[path = "../support/venv.rs"]
 mod venv;
 
+use forward::{Proxy, Way};
 use stage::{DEADLINE, Stage, texts};
 use support::server::{Answer, MainServer};
-use support::temp_folder;
-use tinyproxy::Tinyproxy;
 
-const CREDENTIALS: &str = "BasicAuth user s3cr-t";
+const CREDENTIALS: Way = Way::Login("user:s3cr-t");
+/// The same in base64.
+const ENCODED: &str = "dXNlcjpzM2NyLXQ=";
 
 /// An agent that goes to its server through the proxy that `variable` names.
 fn stage(server: MainServer, variable: &str, proxy: &str) -> Stage {
@@ -41,67 +42,83 @@ fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + 
 
 #[test]
 fn records_go_through_a_proxy_that_wants_credentials_which_show_nowhere() {
-    let proxy = Tinyproxy::new(CREDENTIALS);
-    let server = MainServer::new_up();
-    let mut stage = stage(server, "HTTP_PROXY", &proxy.url("user:s3cr%2Dt@"));
-    let records = texts(0..200);
-    stage.store(&records);
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
-    for request in stage.server.requests() {
-        let header = |name| request.header(name).map(str::to_owned);
-        assert!(
-            header("via").is_some_and(|via| via.contains("tinyproxy")),
-            "{request:?}"
-        );
-        assert_eq!(header("proxy-authorization"), None);
-        let host = format!("0.0.0.0:{}", stage.server.port());
-        assert_eq!(header("host"), Some(host));
-        assert!(matches!(request.path.as_str(), "/" | "/log"), "{request:?}");
-    }
-    let started = &stage.agent.events_named("agent_started")[0];
-    assert_eq!(started["proxy"], proxy.url("***@"));
-    assert!(stage.agent.events_named("main_unreachable").is_empty());
-    // Base64 of user:s3cr-t.
-    for secret in ["s3cr", "dXNlcjpzM2NyLXQ"] {
-        assert!(!stage.agent.stdout().contains(secret));
-    }
+    side_by_side(["proxy.py", "Caddy"], |name| {
+        let server = MainServer::new_up();
+        let proxy = Proxy::new(match name {
+            "Caddy" => Way::Forward(server.port(), ENCODED),
+            _ => CREDENTIALS,
+        });
+        let mut stage = stage(server, "HTTP_PROXY", &proxy.url("user:s3cr%2Dt@"));
+        let records = texts(0..200);
+        stage.store(&records);
+        stage.agent.expect_exit(0, DEADLINE);
+        stage.expect_all(&records);
+        let mut connection = 0;
+        for request in stage.server.requests() {
+            let header = |name| request.header(name).map(str::to_owned);
+            // proxy.py hands on all but a connection's first request as they came.
+            if name == "Caddy" || request.connection != connection {
+                let via = header("via");
+                assert!(via.is_some_and(|via| via.contains(name)), "{request:?}");
+                assert_eq!(header("proxy-authorization"), None);
+            }
+            connection = request.connection;
+            let host = format!("0.0.0.0:{}", stage.server.port());
+            assert_eq!(header("host"), Some(host));
+            assert!(matches!(request.path.as_str(), "/" | "/log"), "{request:?}");
+        }
+        let started = &stage.agent.events_named("agent_started")[0];
+        assert_eq!(started["proxy"], proxy.url("***@"));
+        assert!(stage.agent.events_named("main_unreachable").is_empty());
+        for secret in ["s3cr", ENCODED.trim_end_matches('=')] {
+            assert!(!stage.agent.stdout().contains(secret));
+        }
+    });
 }
 
 #[test]
 fn wrong_credentials_only_delay_the_records() {
-    let mut proxy = Tinyproxy::new(CREDENTIALS);
-    let server = MainServer::new_up();
-    let mut stage = stage(server, "http_proxy", &proxy.url("user:wr0ng@"));
-    let records = texts(0..20);
-    stage.store(&records);
-    let shown = proxy.url("***@");
-    stage.wait_complaint(&format!("through the proxy {shown}: answered 401"));
-    assert!(stage.server.requests().is_empty());
-    proxy.down();
-    proxy.up("BasicAuth user wr0ng");
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
-    assert!(!stage.agent.stdout().contains("wr0ng"));
+    for (way, words) in [(CREDENTIALS, "(407)"), (Way::Refuse(401), "answered 401")] {
+        let mut proxy = Proxy::new(way);
+        let server = MainServer::new_up();
+        let mut stage = stage(server, "http_proxy", &proxy.url("user:wr0ng@"));
+        let records = texts(0..20);
+        stage.store(&records);
+        stage.wait_complaint(words);
+        let shown = proxy.url("***@");
+        stage.wait_complaint(&format!("through the proxy {shown}: "));
+        assert!(stage.server.requests().is_empty());
+        proxy.down();
+        proxy.up(Way::Login("user:wr0ng"));
+        stage.agent.expect_exit(0, DEADLINE);
+        stage.expect_all(&records);
+        assert!(!stage.agent.stdout().contains("wr0ng"));
+    }
 }
 
 /// What a proxy says in its own name is not about the record, although from the
-/// main server it would make it a doubtful one: Tinyproxy has 500 for a server
-/// that it cannot reach, 401 for wrong credentials and 407 for none.
+/// main server it would make it a doubtful one: some have 500 for a server that they
+/// cannot reach, and 401 for wrong credentials.
 #[test]
 fn what_the_proxy_says_for_itself_sets_nothing_aside() {
     let cases = [
-        ("", "", "", "answered 500"),
+        ("", Way::Open, Way::Refuse(500), "answered 500"),
         (
             "user:s3cr-t@",
             CREDENTIALS,
-            "BasicAuth user other",
+            Way::Refuse(401),
             "answered 401",
         ),
-        ("", "", CREDENTIALS, "(407)"),
+        ("", Way::Open, CREDENTIALS, "(407)"),
+        (
+            "user:s3cr-t@",
+            CREDENTIALS,
+            Way::Login("user:other"),
+            "(407)",
+        ),
     ];
     side_by_side(cases, |(credentials, before, meanwhile, words)| {
-        let mut proxy = Tinyproxy::new(before);
+        let mut proxy = Proxy::new(before);
         let server = MainServer::new_up();
         let url = format!("http://0.0.0.0:{}", server.port());
         // In standby, so that it does not leave while the proxy is not to be had.
@@ -115,16 +132,12 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
         stage.wait_noted(1);
         proxy.down();
         proxy.up(meanwhile);
-        if meanwhile.is_empty() {
-            stage.server.down();
-        }
         stage.store(&records[1..]);
         stage.wait_complaint(words);
         stage.wait_complaint("through the proxy http://");
         // Longer than the patience with a doubtful record.
         std::thread::sleep(std::time::Duration::from_secs(3));
         assert!(stage.set_aside().is_empty(), "{words}");
-        stage.server.up();
         proxy.down();
         proxy.up(before);
         stage.stop_after(&records);
@@ -134,7 +147,7 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
 
 #[test]
 fn what_the_server_itself_refuses_is_set_aside_behind_a_proxy_too() {
-    let proxy = Tinyproxy::new("");
+    let proxy = Proxy::new(Way::Open);
     let server = MainServer::new_up();
     stage::on_try(&server, |attempt| match attempt.record {
         "1" => Answer::status(422),
@@ -150,28 +163,36 @@ fn what_the_server_itself_refuses_is_set_aside_behind_a_proxy_too() {
 
 #[test]
 fn a_proxy_that_forbids_the_way_only_delays_the_records() {
-    let folder = temp_folder();
-    let filter = folder.path().join("filter");
-    std::fs::write(&filter, "nothing.test\n").expect("write the filter");
-    let denying = format!(
-        "Filter \"{}\"\nFilterDefaultDeny Yes",
-        filter.to_str().expect("UTF-8")
-    );
-    let mut proxy = Tinyproxy::new(&denying);
+    let mut proxy = Proxy::new(Way::Refuse(403));
     let mut stage = stage(MainServer::new_up(), "HTTP_PROXY", &proxy.url(""));
     let records = texts(0..20);
     stage.store(&records);
     let shown = proxy.url("");
     stage.wait_complaint(&format!("through the proxy {shown}: answered 403"));
     proxy.down();
-    proxy.up("");
+    proxy.up(Way::Open);
     stage.agent.expect_exit(0, DEADLINE);
     stage.expect_all(&records);
 }
 
 #[test]
+fn a_server_that_is_down_behind_a_proxy_only_delays_the_records() {
+    let proxy = Proxy::new(Way::Open);
+    let server = MainServer::new_down();
+    let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
+    let records = texts(0..20);
+    stage.store(&records);
+    let shown = proxy.url("");
+    stage.wait_complaint(&format!("through the proxy {shown}: answered 502"));
+    stage.server.up();
+    stage.agent.expect_exit(0, DEADLINE);
+    stage.expect_all(&records);
+    assert!(stage.set_aside().is_empty());
+}
+
+#[test]
 fn a_proxy_that_is_killed_in_the_middle_loses_nothing() {
-    let mut proxy = Tinyproxy::new("");
+    let mut proxy = Proxy::new(Way::Open);
     let server = MainServer::new_up();
     server.set_health(503);
     let go = stage::hold(&server, &[100, 500], |_| Answer::ok());
@@ -185,7 +206,7 @@ fn a_proxy_that_is_killed_in_the_middle_loses_nothing() {
         proxy.down();
         stage.until("outage", |stage| stage.outages() > outages);
         go.send(()).expect("a server that waits");
-        proxy.up("");
+        proxy.up(Way::Open);
     }
     stage.agent.expect_exit(0, DEADLINE);
     let broken = stage.agent.events_named("main_unreachable");

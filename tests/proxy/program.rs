@@ -1,8 +1,11 @@
 //! A real proxy, in a process of its own.
 
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::support::server::MainServer;
 use crate::support::wait;
@@ -32,18 +35,20 @@ impl Program {
         let child = command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}; see .ci/run"));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         self.child = Some(child);
         wait::until(Duration::from_secs(20), "a proxy that answers", || {
             TcpStream::connect(("127.0.0.1", self.port)).is_ok()
         });
     }
 
-    /// Is killed, with all its connections.
+    /// Is killed, with all its connections and the processes that serve them.
     pub fn down(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("kill the proxy");
+            let group = Pid::from_raw(child.id().cast_signed()).expect("a process id");
+            kill_process_group(group, Signal::KILL).expect("kill the proxy");
             child.wait().expect("wait for the proxy");
         }
     }

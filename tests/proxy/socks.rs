@@ -8,10 +8,8 @@ use crate::program::Program;
 use crate::stage::{DEADLINE, first_deliveries, hold, texts};
 use crate::support::server::{Answer, MainServer};
 use crate::support::temp_folder;
-use crate::venv::python_with;
+use crate::venv::python;
 use crate::{side_by_side, stage};
-
-const PACKAGE: &str = "asyncio-socks-server==0.3.0";
 
 /// A SOCKS5 proxy on a port of its own.
 pub struct Socks {
@@ -50,7 +48,7 @@ impl Socks {
         });
         let file = self.folder.path().join("socks.json");
         std::fs::write(&file, configuration.to_string()).expect("write the configuration");
-        let mut command = Command::new(python_with(&[PACKAGE]));
+        let mut command = Command::new(python());
         let module = ["-m", "asyncio_socks_server", "--config"];
         self.program.up(command.args(module).arg(&file));
     }

@@ -41,14 +41,6 @@ use tonic::Status;
 /// For anything that an agent does on these slow machines.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-fn is_root(what: &str) -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        println!("NOT TESTED: {what} takes root");
-    }
-    is_root
-}
-
 /// What a main server took: each record's number and its Idempotency-Key, in order.
 #[derive(Clone, Default)]
 struct Arrived(Arc<Mutex<Vec<(u64, String)>>>);

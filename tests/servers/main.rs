@@ -1,15 +1,15 @@
-//! The replay (spec 6) against servers that no one here wrote: nginx, gunicorn,
+//! The replay (spec 6) against servers that no one here wrote: Caddy, gunicorn,
 //! uvicorn and Python's http.server.
 
 mod answers;
+mod caddy;
 mod keep_alive;
 mod large;
-mod nginx;
 mod proxy;
 mod python;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 mod unreadable;
-#[path = "../grpcio/venv.rs"]
+#[path = "../support/venv.rs"]
 mod venv;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::nginx::{Logged, Nginx, certificate};
+use crate::caddy::{Caddy, Logged, Settings, certificate};
 use crate::python::Python;
 use crate::stage::{Stage, connections, plain, wanting};
 
-/// The shortest back-off (spec 6), less what nginx's milliseconds cut off.
+/// The shortest back-off (spec 6), less what Caddy's clock may be off by.
 const BACKOFF_MIN: Duration = Duration::from_millis(48);
 
 /// Records that keep the server busy for longer than it takes to be reloaded.
@@ -24,10 +24,10 @@ fn a_reload_in_the_middle_goes_unnoticed() {
     let mut stage = Stage::new();
     stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
-    let nginx = Nginx::start(&stage, "");
+    let caddy = Caddy::start(&stage, &Settings::default());
     stage.wait_for(20);
     for so_far in 1..=3 {
-        nginx.reload("", "");
+        caddy.reload(&Settings::default());
         stage.until("another connection", |stage| {
             connections(&stage.seen()) > so_far
         });
@@ -45,7 +45,7 @@ fn a_restart_in_the_middle_repeats_one_record_at_most() {
     let mut stage = Stage::new();
     stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
-    let mut nginx = Nginx::start(&stage, "");
+    let mut caddy = Caddy::start(&stage, &Settings::default());
     for n in [30, 70] {
         stage.wait_for(n);
         let outages = |stage: &Stage| {
@@ -55,9 +55,9 @@ fn a_restart_in_the_middle_repeats_one_record_at_most() {
                 .len()
         };
         let before = outages(&stage);
-        drop(nginx);
+        drop(caddy);
         stage.until("outage", |stage| outages(stage) > before);
-        nginx = Nginx::start(&stage, "");
+        caddy = Caddy::start(&stage, &Settings::default());
     }
     stage.finish(RECORDS, 0);
     let repeated = stage.seen().len() as u64 - RECORDS;
@@ -75,15 +75,15 @@ fn without_the_server_behind_it_records_wait_for_ever_and_the_proxy_is_not_peste
     stage.store(&plain(0..5));
     let company = stage.company();
     let app = Python::gunicorn_behind(&stage, &[]);
-    let nginx = Nginx::start(&stage, "location = / { return 200; }");
-    // nginx logs what it has answered: none of them is under way.
-    stage.until("answers", |_| nginx.posts(200).len() >= 5);
+    let caddy = Caddy::start(&stage, &Settings::site("respond / 200"));
+    // Caddy logs what it answers: gunicorn has done with them.
+    stage.until("answers", |_| caddy.posts(200).len() >= 5);
     let worker = stage.seen()[0].pid;
     app.kill(worker);
     stage.store(&plain(5..10));
     drop(company);
-    stage.until("tries", |_| nginx.posts(502).len() >= 4);
-    expect_pauses(&nginx.posts(502), BACKOFF_MIN);
+    stage.until("tries", |_| caddy.posts(502).len() >= 4);
+    expect_pauses(&caddy.posts(502), BACKOFF_MIN);
     let _app = Python::gunicorn_behind(&stage, &[]);
     stage.finish(10, 0);
 
@@ -93,9 +93,9 @@ fn without_the_server_behind_it_records_wait_for_ever_and_the_proxy_is_not_peste
 
 #[test]
 fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
-    // What the record does, how often, what nginx makes of it.
+    // What the record does, how often, what Caddy makes of it.
     let table = [
-        // nginx waits for less than that.
+        // Caddy waits for less than that.
         ("late", 2, [504, 504]),
         // The worker is gone in the middle of the request.
         ("crash", 2, [502, 502]),
@@ -117,16 +117,16 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
                 let _app = Python::gunicorn_behind(&stage, &["--timeout", patience]);
                 // Not for the probe before it leaves.
                 let limit = if what == "late" { "300ms" } else { "30s" };
-                let upstream = crate::python::socket_behind(&stage);
-                let location = format!(
-                    "location = /log {{ proxy_pass http://unix:{}:; proxy_read_timeout {limit}; }}",
-                    upstream.display()
-                );
-                let nginx = Nginx::start(&stage, &location);
+                let settings = Settings {
+                    site: "respond / 200".to_owned(),
+                    transport: format!("response_header_timeout {limit}"),
+                    ..Settings::default()
+                };
+                let caddy = Caddy::start(&stage, &settings);
                 stage.finish(3, 0);
                 // A try that waits behind a late one in gunicorn's one process
                 // is late itself.
-                let mut failed = nginx.logged();
+                let mut failed = caddy.logged();
                 failed.retain(|one| one.method == "POST" && statuses.contains(&one.status));
                 assert!((times..10).contains(&failed.len()), "{what}: {failed:?}");
                 expect_pauses(&failed, BACKOFF_MIN);
@@ -142,26 +142,26 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
 
 #[test]
 fn a_rate_limit_and_its_retry_after_set_the_pace() {
-    const RECORDS: u64 = 2;
+    // They take longer than the second in which they are let through.
+    const RECORDS: u64 = 150;
     let mut stage = Stage::new();
-    stage.store(&plain(0..RECORDS));
+    stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
-    // One in six seconds; the others are told to come again after a second.
+    // In two seconds of three they are told to come again after a second.
     let limit = "
-        location = /log { limit_req zone=slow; error_page 503 @later; UPSTREAM }
-        location @later { add_header Retry-After 1 always; return 503; }";
-    let upstream = format!(
-        "proxy_pass http://unix:{}:;",
-        crate::python::socket_behind(&stage).display()
-    );
-    let nginx = Nginx::start(&stage, &limit.replace("UPSTREAM", &upstream));
+        @busy expression `{path} == '/log' && int({time.now.unix}) % 3 != 0`
+        handle @busy {
+            header Retry-After 1
+            respond 503
+        }";
+    let caddy = Caddy::start(&stage, &Settings::site(limit));
     stage.finish(RECORDS, 0);
 
     assert_eq!(stage.seen().len() as u64, RECORDS, "each once");
-    let slowed = nginx.posts(503);
+    let slowed = caddy.posts(503);
     assert!(!slowed.is_empty());
     for refused in &slowed {
-        let log = nginx.logged();
+        let log = caddy.logged();
         let next = log
             .iter()
             .find(|next| next.method == "POST" && next.at > refused.at);
@@ -179,12 +179,11 @@ fn a_redirect_is_named_and_waited_out() {
                 let mut stage = Stage::new();
                 stage.store(&plain(0..3));
                 let _app = Python::gunicorn_behind(&stage, &[]);
-                let redirect =
-                    format!("location = /log {{ return {status} https://$host$request_uri; }}");
-                let nginx = Nginx::start(&stage, &redirect);
-                stage.until("tries", |_| nginx.posts(status).len() >= 4);
-                expect_pauses(&nginx.posts(status), BACKOFF_MIN);
-                nginx.reload("", "");
+                let redirect = format!("redir /log https://{{host}}{{uri}} {status}");
+                let caddy = Caddy::start(&stage, &Settings::site(&redirect));
+                stage.until("tries", |_| caddy.posts(status).len() >= 4);
+                expect_pauses(&caddy.posts(status), BACKOFF_MIN);
+                caddy.reload(&Settings::default());
                 stage.finish(3, 0);
                 assert_eq!(stage.seen().len(), 3, "{status}: each once");
                 let events = stage.agent.events_named("main_redirects");
@@ -196,7 +195,7 @@ fn a_redirect_is_named_and_waited_out() {
     });
 }
 
-/// nginx answers 400 to HTTP on a port for HTTPS; the agent cannot know that no
+/// Caddy answers 400 to HTTP on a port for HTTPS; the agent cannot know that no
 /// record is at fault.
 #[test]
 fn http_to_a_port_for_https_costs_sixteen_records_at_most() {
@@ -205,21 +204,31 @@ fn http_to_a_port_for_https_costs_sixteen_records_at_most() {
     stage.store(&plain(0..3));
     let company = stage.company();
     let _app = Python::gunicorn_behind(&stage, &[]);
-    let nginx = Nginx::start(&stage, "");
+    let caddy = Caddy::start(&stage, &Settings::default());
     stage.wait_for(2);
-    nginx.reload("ssl", &certificate(&stage));
+    let secure = Settings {
+        tls: Some(certificate(&stage)),
+        ..Settings::default()
+    };
+    caddy.reload(&secure);
     stage.store(&plain(3..33));
-    stage.until("doubt", |_| nginx.posts(400).len() >= TRUSTED + 3);
+    stage.until("doubt", |stage| {
+        stage.set_aside().len() >= TRUSTED && caddy.plain_http().len() >= TRUSTED + 5
+    });
     drop(company);
-    expect_pauses(&nginx.posts(400)[TRUSTED..], BACKOFF_MIN);
-    nginx.reload("", "");
+    // A try and a probe, then a pause.
+    for three in caddy.plain_http()[TRUSTED..].windows(3) {
+        let pause = three[2] - three[0];
+        assert!(pause >= BACKOFF_MIN.as_secs_f64(), "again after {pause} s");
+    }
+    caddy.reload(&Settings::default());
     stage.finish(33 - TRUSTED as u64, TRUSTED as u64);
 
     let aside = stage.set_aside();
     assert_eq!(aside.len(), TRUSTED);
     let answer = aside[0]["answer"].as_str().expect("a text");
     assert!(
-        answer.contains("plain HTTP request was sent to HTTPS port"),
+        answer.contains("Client sent an HTTP request to an HTTPS server"),
         "{answer}"
     );
     expect_not_taking(&stage, 400);
@@ -228,27 +237,38 @@ fn http_to_a_port_for_https_costs_sixteen_records_at_most() {
 #[test]
 fn a_probe_to_a_port_for_https_or_http2_says_so_and_nothing_is_sent() {
     scope(|scope| {
-        for (listen, reason) in [("ssl", "answered 400"), ("http2", "HTTP/1.1")] {
-            scope.spawn(move || {
-                let stage = Stage::new();
-                stage.store(&plain(0..3));
-                let nginx = Nginx::listening(&stage, listen, &certificate(&stage));
-                let said = |event: &Value| {
-                    event["error"]
-                        .as_str()
-                        .is_some_and(|why| why.contains(reason))
-                };
-                stage.until("reason", |stage| {
-                    stage
-                        .agent
-                        .events_named("main_still_unhealthy")
-                        .iter()
-                        .any(said)
-                });
-                assert!(nginx.logged().iter().all(|logged| logged.method != "POST"));
-            });
-        }
+        scope.spawn(|| {
+            let stage = Stage::new();
+            stage.store(&plain(0..3));
+            let secure = Settings {
+                tls: Some(certificate(&stage)),
+                ..Settings::default()
+            };
+            let caddy = Caddy::start(&stage, &secure);
+            expect_unhealthy(&stage, "answered 400");
+            assert!(caddy.logged().is_empty());
+        });
+        scope.spawn(|| {
+            let stage = Stage::new();
+            stage.store(&plain(0..3));
+            let _server = Python::grpc(&stage);
+            expect_unhealthy(&stage, "HTTP/1.1");
+        });
     });
+}
+
+/// The probe says so; no record was sent.
+fn expect_unhealthy(stage: &Stage, reason: &str) {
+    stage.until("reason", |stage| {
+        let events = stage.agent.events_named("main_still_unhealthy");
+        events.iter().any(|event| {
+            let why = event["error"].as_str();
+            why.is_some_and(|why| why.contains(reason))
+        })
+    });
+    for name in ["main_healthy_not_accepting_logs", "record_set_aside"] {
+        assert_eq!(stage.agent.events_named(name), Vec::<Value>::new());
+    }
 }
 
 /// No two tries are closer together.

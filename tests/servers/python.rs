@@ -13,14 +13,6 @@ use crate::stage::{DEADLINE, Stage};
 use crate::support::wait;
 use crate::venv;
 
-/// The versions that the tests were written with; the last two are uvicorn's own
-/// needs.
-const PACKAGES: [&str; 4] = [
-    "gunicorn==27.0.1",
-    "uvicorn==0.54.0",
-    "click==8.5.1",
-    "h11==0.16.0",
-];
 /// gunicorn, uvicorn and http.server end at once when nothing is in work.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -34,7 +26,7 @@ impl Python {
         gunicorn(stage, &bind, options, || is_listening(stage))
     }
 
-    /// gunicorn on a UNIX socket, for nginx.
+    /// gunicorn on a UNIX socket, for Caddy.
     pub fn gunicorn_behind(stage: &Stage, options: &[&str]) -> Python {
         let socket = socket_behind(stage);
         let bind = format!("unix:{}", socket.display());
@@ -67,6 +59,17 @@ impl Python {
         start(stage, command, || is_listening(stage))
     }
 
+    /// grpcio's server on the agent's port: HTTP/2 and nothing else.
+    pub fn grpc(stage: &Stage) -> Python {
+        let mut command = python(stage);
+        let script = "import sys, grpc; from concurrent import futures; \
+             server = grpc.server(futures.ThreadPoolExecutor(1)); \
+             server.add_insecure_port('127.0.0.1:' + sys.argv[1]); \
+             server.start(); server.wait_for_termination()";
+        command.args(["-c", script, &stage.port.to_string()]);
+        start(stage, command, || is_listening(stage))
+    }
+
     /// Ends it and a process of its own in mid-work.
     pub fn kill(mut self, worker: i32) {
         // First, so that it starts no other.
@@ -91,7 +94,7 @@ impl Drop for Python {
     }
 }
 
-/// Where gunicorn listens for nginx.
+/// Where gunicorn listens for Caddy.
 pub fn socket_behind(stage: &Stage) -> PathBuf {
     stage.folder.path().join("app.sock")
 }
@@ -117,7 +120,7 @@ fn gunicorn(stage: &Stage, bind: &str, options: &[&str], ready: impl FnMut() -> 
 }
 
 fn python(stage: &Stage) -> Command {
-    let mut command = Command::new(venv::python_with(&PACKAGES));
+    let mut command = Command::new(venv::python());
     command
         .env("JOURNAL", stage.journal())
         .env("PYTHONDONTWRITEBYTECODE", "1");

@@ -14,6 +14,7 @@ use crate::support::agent::{Agent, session_file};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Reserved, reserve};
 use crate::support::{temp_folder, wait};
+use crate::venv;
 
 /// For what takes a moment on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -41,7 +42,7 @@ impl Drop for Company {
     }
 }
 
-/// A record as the server got it, or an attempt as nginx saw it.
+/// A record as the server got it, or an attempt as Caddy saw it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     /// The Idempotency-Key.
@@ -58,6 +59,8 @@ pub struct Seen {
 impl Stage {
     /// Starts an agent; nobody listens on its main server's port.
     pub fn new() -> Stage {
+        // First: no agent waits while it is made.
+        venv::python();
         let folder = temp_folder();
         let (reserved, port) = reserve().expect("a port on 127.0.0.1");
         let mut agent = Agent::builder(&folder.path().join("d"))
@@ -232,7 +235,7 @@ impl Stage {
     /// What the servers' processes printed.
     fn servers_said(&self) -> String {
         let log = |name| std::fs::read_to_string(self.folder.path().join(name));
-        let logs = ["python.log", "nginx/error.log"].map(|name| log(name).unwrap_or_default());
+        let logs = ["python.log", "caddy/caddy.log"].map(|name| log(name).unwrap_or_default());
         logs.join("\n")
     }
 }

@@ -9,13 +9,17 @@ import time
 from journal import take, wish
 
 BIG = 10_000_000
+# Bytes of a body; a longer one is turned away unread.
+LIMIT = float(os.environ.get("LIMIT", "inf"))
 
 
 def application(environ, start):
     if environ["REQUEST_METHOD"] == "GET":
         return answer(start, "200 OK", b"ok")
+    if int(environ["CONTENT_LENGTH"]) > LIMIT:
+        return answer(start, "413 No", b"413 Request Entity Too Large")
     body = environ["wsgi.input"].read()
-    # nginx tells its own connection to the client; without it there is the port.
+    # Caddy tells its own connection to the client; without it there is the port.
     connection = environ.get("HTTP_X_CONNECTION") or environ["REMOTE_PORT"]
     key = environ["HTTP_IDEMPOTENCY_KEY"]
     return ANSWERS[wish(*take(body, key, connection))](environ, start)

@@ -4,13 +4,11 @@
 //! `ECHOPOST_RECORDS` says how many records, of about 300 bytes each:
 //!
 //! ```sh
-//! ECHOPOST_RECORDS=1000000 cargo test --release --test small_hosts -- --nocapture
+//! ECHOPOST_RECORDS=1000000 cargo test --release --test small_hosts -- --include-ignored --nocapture
 //! ```
 //!
-//! The cgroup takes root, or `sudo` without a password, and a memory controller
-//! in /sys/fs/cgroup that may be written to (in a container: `--privileged`); the
-//! disk takes root and a loop device. Where they cannot be had, a test says
-//! so on stderr; with `ECHOPOST_RECORDS` it fails.
+//! The cgroup takes root and a memory controller in /sys/fs/cgroup that may be written
+//! to (in a container: `--privileged`), the disk root and a loop device.
 #![cfg(target_os = "linux")]
 
 mod client;
@@ -57,36 +55,8 @@ fn records(usual: usize) -> usize {
     std::env::var(RECORDS).map_or(usual, |text| text.parse().expect(RECORDS))
 }
 
-/// Says what a test would have needed.
-fn not_tested(what: &str) {
-    assert!(std::env::var_os(RECORDS).is_none(), "{what}");
-    // Past the capture of the test's output: it must be seen.
-    let _ = writeln!(std::io::stderr(), "NOT TESTED: {what}");
-}
-
 fn report(limit: &str, figures: &Figures) {
     let _ = writeln!(std::io::stderr(), "{limit}: {figures}");
-}
-
-fn in_group() -> Option<Group> {
-    match Group::new(MEMORY) {
-        Ok(group) => Some(group),
-        Err(why) => {
-            not_tested(&format!(
-                "no memory cgroup of 8 MiB can be made here (needs root or sudo -n, \
-                 and a writable cgroup): {why}"
-            ));
-            None
-        }
-    }
-}
-
-fn on_disk() -> Option<SmallDisk> {
-    let disk = SmallDisk::with_mebibytes(Kind::Ext4, DISK_MIB);
-    if disk.is_none() {
-        not_tested("no ext4 of 64 MiB can be mounted here (needs root and a loop device)");
-    }
-    disk
 }
 
 /// A copy of the agent that nobody has in memory yet, so that its pages count
@@ -109,10 +79,9 @@ fn limited(limits: &str, exe: &Path, folder: &Path) -> Builder {
 }
 
 #[test]
+#[ignore = "needs root: a memory cgroup"]
 fn eight_mebibytes_of_memory_page_cache_included() {
-    let Some(group) = in_group() else {
-        return;
-    };
+    let group = Group::new(MEMORY).expect("a memory cgroup");
     let (place, folder) = (temp_folder(), temp_folder());
     let exe = own_executable(place.path());
     let mut outage = Outage::new(records(USUAL_RECORDS));
@@ -167,10 +136,9 @@ fn thirty_two_descriptors_and_a_channel_for_each_record() {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn a_disk_of_64_mebibytes() {
-    let Some(disk) = on_disk() else {
-        return;
-    };
+    let disk = SmallDisk::with_mebibytes(Kind::Ext4, DISK_MIB);
     if records(USUAL_RECORDS) < MANY {
         disk.fill_bytes(DISK_TAKEN);
     }
@@ -189,10 +157,10 @@ fn a_disk_of_64_mebibytes() {
 }
 
 #[test]
+#[ignore = "needs root: a memory cgroup, and it mounts"]
 fn all_of_it_at_once() {
-    let (Some(group), Some(disk)) = (in_group(), on_disk()) else {
-        return;
-    };
+    let group = Group::new(MEMORY).expect("a memory cgroup");
+    let disk = SmallDisk::with_mebibytes(Kind::Ext4, DISK_MIB);
     let place = temp_folder();
     let exe = own_executable(place.path());
     let mut outage = Outage::new(records(USUAL_CHANNELS));
