@@ -1,5 +1,26 @@
 //! EchoPost keeps an application's log records on disk while the main server
 //! is away, replays them in order once it is back, and leaves.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`], [`error`], [`limits`] | the flags; the one error type with its exit codes; every limit and timing, with its reason |
+//! | [`ingest`] | the socket and its name, connections (h2), what clients may hold (`admission`), a request's body, the gRPC service (tonic). `authority` adapts the stream for clients that send a path as `:authority` |
+//! | [`store`] | the one task that owns LMDB, the child that verifies a store, the scan that carries a damaged one's records over. What is on disk and what holds at every moment is in [`store`] |
+//! | [`replay`] | the pure rules (`disposition`, `patience`, `backoff`, `schedule`, `retry_after`), the way to the server (`server`, `proxy`, `route`, `resolve`, `connect`, `tunnel`, `socks`, `tls`, `connection`), the HTTP client, the loop; `redact` keeps secrets out of what the others say |
+//! | [`lifecycle`] | start, buffering, replaying, leaving, signals |
+//! | [`folder`], [`session`], [`log`], [`events`], [`stdout`] | the base folder and its lock; a run's logs; the events in them |
+//!
+//! A record's way: socket, `ingest::connection`, `ingest::body`, `ingest::service`,
+//! `store::writer`, LMDB, `replay::replayer`, `replay::http`, `POST`, `replay::delivered`
+//! (delete).
+//!
+//! One current-thread runtime carries all of it. No module imports upward: `lifecycle` knows
+//! `ingest`, `store` and `replay`, which know each other by the store's handle alone.
+//!
+//! Two things surprise a reader. gRPC clients on UNIX sockets send the socket's path as
+//! `:authority`, which HTTP/2 libraries refuse; `ingest::authority` rewrites it in place. And
+//! LMDB runs without its lock file: the folder's flock keeps other agents away, one task owns
+//! the store, and a lock file on a full disk is a SIGBUS.
 
 // A panic ends the process, and with it the buffer.
 #![cfg_attr(

@@ -154,9 +154,11 @@ impl Client {
         }
     }
 
-    /// Closes the kept connection, if there is one.
+    /// Closes the kept connection, if there is one, and keeps nothing of the last record: it
+    /// would hold on to pages of the heap.
     pub fn disconnect(&mut self) {
         self.kept = None;
+        self.with_key = None;
     }
 
     /// Sends a record: `POST <prefix>/log`.

@@ -40,12 +40,11 @@ impl Redactor {
     pub fn and(mut self, secret: &str) -> Redactor {
         // Blanks around it are no part of a header's value.
         let units = unescaped(secret.trim().as_bytes());
-        if !units.is_empty() {
-            self.secrets
-                .push(units.iter().map(|unit| unit.byte).collect());
-            self.secrets
-                .sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-            self.secrets.dedup();
+        let secret: Vec<u8> = units.iter().map(|unit| unit.byte).collect();
+        if !secret.is_empty() && !self.secrets.contains(&secret) {
+            let is_longer = |other: &Vec<u8>| other.len() >= secret.len();
+            let place = self.secrets.partition_point(is_longer);
+            self.secrets.insert(place, secret);
         }
         self
     }

@@ -12,32 +12,21 @@ use crate::limits::{LOOKUP_HANGS, LOOKUP_KEPT, LOOKUP_PATIENCE_MAX};
 
 /// Asks the system for addresses, anew each time: an outage may end with the
 /// name somewhere else.
+#[derive(Default)]
 pub(super) struct Resolver {
-    tell: UnboundedSender<Found>,
-    told: UnboundedReceiver<Found>,
+    /// Where lookups end; made for the first one.
+    ends: Option<(UnboundedSender<Found>, UnboundedReceiver<Found>)>,
     /// Lookups that have not ended; the system cannot be told to stop one. A call that comes
     /// meanwhile waits with them, and does not queue another behind them.
     running: u32,
     /// When the one that began last counts as hanging.
-    hangs_at: Instant,
+    hangs_at: Option<Instant>,
 }
 
 /// How a lookup ended, and when.
 struct Found {
     addresses: io::Result<Vec<SocketAddr>>,
     at: Instant,
-}
-
-impl Default for Resolver {
-    fn default() -> Resolver {
-        let (tell, told) = unbounded_channel();
-        Resolver {
-            tell,
-            told,
-            running: 0,
-            hangs_at: Instant::now(),
-        }
-    }
 }
 
 impl Resolver {
@@ -57,13 +46,15 @@ impl Resolver {
             return Ok(addresses);
         }
         loop {
-            if self.running == 0 || Instant::now() >= self.hangs_at {
+            let is_due = self.hangs_at.is_none_or(|at| Instant::now() >= at);
+            if self.running == 0 || is_due {
                 self.look_up(host, port).map_err(reason)?;
             }
-            if let Ok(found) = timeout_at(self.hangs_at, self.told.recv()).await {
+            let (Some((_, told)), Some(hangs_at)) = (&mut self.ends, self.hangs_at) else {
+                continue;
+            };
+            if let Ok(Some(found)) = timeout_at(hangs_at, told.recv()).await {
                 self.running = self.running.saturating_sub(1);
-                // None: never, this is a sender's owner.
-                let found = found.ok_or_else(|| reason("no lookup"))?;
                 return found.addresses.map_err(reason);
             }
         }
@@ -73,7 +64,8 @@ impl Resolver {
     /// name server that takes longer than a connection may take would never serve.
     fn left_over(&mut self) -> Option<Vec<SocketAddr>> {
         let mut newest = None;
-        while let Ok(found) = self.told.try_recv() {
+        let (_, told) = self.ends.as_mut()?;
+        while let Ok(found) = told.try_recv() {
             self.running = self.running.saturating_sub(1);
             // It may be long out of date.
             if found.at.elapsed() < LOOKUP_KEPT {
@@ -87,7 +79,8 @@ impl Resolver {
     /// there can be none.)
     fn look_up(&mut self, host: &str, port: u16) -> io::Result<()> {
         let host = host.to_owned();
-        let tell = self.tell.clone();
+        let (tell, _) = self.ends.get_or_insert_with(unbounded_channel);
+        let tell = tell.clone();
         thread::Builder::new().spawn(move || {
             let addresses = (host.as_str(), port).to_socket_addrs();
             let found = Found {
@@ -98,7 +91,7 @@ impl Resolver {
             let _ = tell.send(found);
         })?;
         let patience = doubled(LOOKUP_HANGS, self.running, LOOKUP_PATIENCE_MAX);
-        self.hangs_at = Instant::now() + patience;
+        self.hangs_at = Some(Instant::now() + patience);
         self.running += 1;
         Ok(())
     }
