@@ -1,6 +1,6 @@
 //! What must hold for any bytes at all, for each parser of what comes from
 //! outside. Run by the fuzzer (`tests/fuzz`) and, over the corpora, as ordinary
-//! tests (`tests/fuzz_corpus.rs`).
+//! tests (`tests/ingest/fuzz_corpus.rs`).
 
 use std::time::{Duration, SystemTime};
 

@@ -1,10 +1,19 @@
 //! The replay's promises (spec 6, and 5.2 and 5.3), and that what was stored is
 //! what arrives (spec 3): the real agent between real clients and a real server.
 
+#[path = "../canned/mod.rs"]
+mod canned;
 mod connection;
 mod crash;
 mod fidelity;
+#[path = "../fleet/mod.rs"]
+mod fleet;
 mod heads;
+mod herd;
+mod http_client;
+mod http_failures;
+mod http_probe;
+mod http_proxy;
 mod identity;
 mod order;
 mod patience;

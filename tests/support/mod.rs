@@ -21,7 +21,6 @@ pub mod server;
 pub mod siege;
 pub mod store;
 pub mod wait;
-#[path = "../authority/wire.rs"]
 pub mod wire;
 
 /// A fresh folder for one test, removed at its end. Directly in `/tmp`: a UNIX

@@ -1,0 +1,233 @@
+//! Waiting, ends, and small readers. The clock is tokio's and stands still but
+//! for the waits.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use echopost::ingest::authority::AuthorityAdapter;
+use echopost::limits::HEADER_STALL;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::authority::server::Scripted;
+use crate::support::wire::{
+    CONTINUATION, DATA, END_HEADERS, HEADERS, frame, opening, plain_authority, request,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn pair() -> (DuplexStream, AuthorityAdapter<DuplexStream>) {
+    let (client, server) = duplex(1 << 16);
+    (client, AuthorityAdapter::new(server, Arc::default()))
+}
+
+/// Reads until the adapter fails, or for an hour.
+async fn failure(adapter: &mut AuthorityAdapter<DuplexStream>) -> Option<ErrorKind> {
+    let reading = async {
+        loop {
+            match adapter.read(&mut [0; 1024]).await {
+                Ok(0) => panic!("the client is still there"),
+                Ok(_) => {}
+                Err(error) => break error.kind(),
+            }
+        }
+    };
+    timeout(HOUR, reading).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_begun_must_be_finished_in_time() {
+    let block = frame(HEADERS, END_HEADERS, 1, &request(&plain_authority(b"/a")));
+    let open = frame(HEADERS, 0, 1, &[0x83]);
+    for (case, after, sent) in [
+        ("nothing at all", false, Vec::new()),
+        ("half a preface", false, opening()[..12].to_vec()),
+        (
+            "a preface without SETTINGS",
+            false,
+            opening()[..24].to_vec(),
+        ),
+        ("half a frame header", true, block[..4].to_vec()),
+        ("half a header block", true, block[..12].to_vec()),
+        ("no continuation", true, open.clone()),
+        (
+            "half a continuation",
+            true,
+            [open, frame(CONTINUATION, 0, 1, &[0x86])].concat(),
+        ),
+    ] {
+        let (mut client, mut adapter) = pair();
+        if after {
+            client.write_all(&opening()).await.unwrap();
+        }
+        client.write_all(&sent).await.unwrap();
+        let start = Instant::now();
+        assert_eq!(
+            failure(&mut adapter).await,
+            Some(ErrorKind::TimedOut),
+            "{case}"
+        );
+        let late = start.elapsed() - HEADER_STALL;
+        assert!(
+            late < Duration::from_millis(10),
+            "{case}: {late:?} too late"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trickle_does_not_buy_time() {
+    let block = frame(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &request(&plain_authority(&[b'/'; 60])),
+    );
+    for (case, before, trickle) in [
+        ("preface", Vec::new(), opening()),
+        ("header block", opening(), block),
+    ] {
+        let (mut client, mut adapter) = pair();
+        client.write_all(&before).await.unwrap();
+        let writing = async {
+            for byte in trickle {
+                client.write_all(&[byte]).await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let start = Instant::now();
+        let (failed, ()) = tokio::join!(
+            async { (failure(&mut adapter).await, start.elapsed()) },
+            writing
+        );
+        assert_eq!(failed.0, Some(ErrorKind::TimedOut), "{case}");
+        assert!(
+            failed.1 < HEADER_STALL + Duration::from_millis(10),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_elsewhere_is_no_stall() {
+    let block = frame(HEADERS, END_HEADERS, 1, &request(&plain_authority(b"/a")));
+    let data = frame(DATA, 0, 1, &[1; 100]);
+    for (case, sent) in [
+        ("after the preface", opening()),
+        ("after a header block", [opening(), block.clone()].concat()),
+        (
+            "in a body",
+            [opening(), block.clone(), data[..50].to_vec()].concat(),
+        ),
+        (
+            "before a body",
+            [opening(), block.clone(), data[..9].to_vec()].concat(),
+        ),
+    ] {
+        let (mut client, mut adapter) = pair();
+        client.write_all(&sent).await.unwrap();
+        assert_eq!(failure(&mut adapter).await, None, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_block_has_its_own_time() {
+    let block = frame(HEADERS, END_HEADERS, 1, &request(&plain_authority(b"/a")));
+    let (mut client, mut adapter) = pair();
+    let pause = HEADER_STALL - Duration::from_secs(1);
+    let writing = async {
+        for part in [opening(), block.clone(), block.clone(), block]
+            .concat()
+            .chunks(10)
+        {
+            client.write_all(part).await.unwrap();
+            // Each part finishes one block or preface at most, and begins another.
+            sleep(pause / 4).await;
+        }
+    };
+    let reading = async { timeout(pause * 3, failure(&mut adapter)).await };
+    let (failed, ()) = tokio::join!(reading, writing);
+    assert!(failed.is_err(), "{failed:?}");
+}
+
+#[tokio::test]
+async fn the_end_releases_what_is_held() {
+    let block = frame(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &request(&plain_authority(b"/tmp/a.sock")),
+    );
+    let bytes = [opening(), block].concat();
+    for length in 0..bytes.len() {
+        let (client, _answers) = Scripted::new(vec![bytes[..length].to_vec()], true);
+        let mut adapter = AuthorityAdapter::new(client, Arc::default());
+        let mut out = Vec::new();
+        adapter.read_to_end(&mut out).await.unwrap();
+        assert!(out == bytes[..length], "after {length} bytes");
+        assert_eq!(adapter.read(&mut [0; 9]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn readers_with_little_room_get_everything() {
+    let value = |authority: &[u8]| {
+        let block = request(&plain_authority(authority));
+        [
+            opening(),
+            frame(HEADERS, END_HEADERS, 1, &block),
+            frame(DATA, 0, 1, b"body"),
+        ]
+        .concat()
+    };
+    let (bytes, expected) = (value(b"/tmp/a.sock"), value(b"-tmp-a.sock"));
+    for room in [1, 2, 3, 8, 9, 10, 25] {
+        for part in [1, 5, 1000] {
+            let parts = bytes.chunks(part).map(<[u8]>::to_vec).collect();
+            let (client, _answers) = Scripted::new(parts, true);
+            let mut adapter = AuthorityAdapter::new(client, Arc::default());
+            let mut out: Vec<u8> = Vec::new();
+            let mut buf = vec![0; room];
+            loop {
+                let read = adapter.read(&mut buf).await.unwrap();
+                if read == 0 {
+                    break;
+                }
+                out.extend(&buf[..read]);
+            }
+            assert!(out == expected, "room for {room}, parts of {part}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_behind_a_held_block_is_held_with_it() {
+    let block = frame(HEADERS, END_HEADERS, 1, &request(&plain_authority(b"/a")));
+    let data = frame(DATA, 0, 1, &[1; 4000]);
+    let rest = [&block[12..], &data].concat();
+    let parts = vec![opening(), block[..12].to_vec(), rest];
+    let (client, _answers) = Scripted::new(parts, true);
+    let mut adapter = AuthorityAdapter::new(client, Arc::default());
+    let mut buf = [0; 8192];
+    for expected in [opening().len(), block.len(), data.len(), 0] {
+        assert_eq!(adapter.read(&mut buf).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn writes_pass_unchanged() {
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let vectored = server.is_write_vectored();
+    let mut adapter = AuthorityAdapter::new(server, Arc::default());
+    assert!(vectored && adapter.is_write_vectored());
+    adapter.write_all(b"PRI * one ").await.unwrap();
+    let two = [std::io::IoSlice::new(b"tw"), std::io::IoSlice::new(b"o")];
+    assert_eq!(adapter.write_vectored(&two).await.unwrap(), 3);
+    adapter.flush().await.unwrap();
+    adapter.shutdown().await.unwrap();
+    let mut out = String::new();
+    client.read_to_string(&mut out).await.unwrap();
+    assert_eq!(out, "PRI * one two");
+}

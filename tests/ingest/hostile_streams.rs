@@ -1,0 +1,367 @@
+//! Clients with many calls at once: begun and left, cancelled, never read (spec
+//! 3).
+
+use crate::support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use support::hostile::{
+    Got, Raw, call, header_block_of, header_block_with, message, promise, whole_call,
+};
+use support::sender::{Sender, block_on};
+use support::siege::{Siege, honest};
+use support::wait;
+use support::wire::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Random, frame, opening,
+};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Between calls of others; the machine is slow and the build is for debugging.
+const PROMPT: Duration = Duration::from_secs(15);
+/// The most that hostile clients may make of the agent (spec 9).
+const PEAK_KIB: u64 = 32 * 1024;
+/// What the agent allows the first connections.
+const STREAMS: u32 = 64;
+const CONNECTIONS: usize = 28;
+
+const WINDOW_UPDATE: u8 = 8;
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+
+fn odd(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|n| 2 * n + 1)
+}
+
+/// Many connections do the same, all at once, and leave it at that; then honest
+/// clients are served and the agent's memory is looked at.
+fn flood(case: &str, most_kib: u64, attack: impl Fn(&mut Raw) + Sync) {
+    let siege = Siege::start();
+    let mut raws: Vec<Raw> = (0..CONNECTIONS)
+        .map(|_| Raw::open(&siege.socket()))
+        .collect();
+    std::thread::scope(|scope| {
+        for part in raws.chunks_mut(CONNECTIONS / 4) {
+            scope.spawn(|| part.iter_mut().for_each(&attack));
+        }
+    });
+    for _ in 0..5 {
+        siege.honest(DEADLINE);
+    }
+    let peak = siege.agent.hwm_kib();
+    println!(
+        "{case}: {peak:?} KiB at most, {:?} now",
+        siege.agent.rss_kib()
+    );
+    assert!(
+        peak.is_none_or(|kib| kib <= most_kib),
+        "{case}: {peak:?} KiB"
+    );
+}
+
+/// As far as the agent takes it.
+fn send_all(raw: &mut Raw, bytes: &[u8]) {
+    raw.try_send(bytes);
+}
+
+#[test]
+fn calls_without_a_body_take_little() {
+    let calls: Vec<u8> = odd(STREAMS)
+        .flat_map(|stream| call(stream, b"", 0))
+        .collect();
+    flood("headers alone", PEAK_KIB, |raw| send_all(raw, &calls));
+}
+
+#[test]
+fn large_headers_of_many_calls_take_little() {
+    let large = "x".repeat(15_000);
+    let block = header_block_with(&[("large", &large)]);
+    let calls: Vec<u8> = odd(STREAMS)
+        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
+        .collect();
+    flood("large headers", PEAK_KIB, |raw| send_all(raw, &calls));
+}
+
+#[test]
+fn many_small_headers_of_many_calls_take_little() {
+    let block = header_block_with(&vec![("n", "v"); 400]);
+    let calls: Vec<u8> = odd(STREAMS)
+        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
+        .collect();
+    flood("many headers", PEAK_KIB, |raw| send_all(raw, &calls));
+}
+
+#[test]
+fn refusals_that_nobody_reads_take_little() {
+    // Percent-encoded, each would be three times as long.
+    let path = format!("/{}", "%".repeat(15_000));
+    let block = header_block_of(&path, &[]);
+    let calls: Vec<u8> = odd(STREAMS)
+        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
+        .collect();
+    flood("long paths", PEAK_KIB, |raw| send_all(raw, &calls));
+}
+
+#[test]
+fn begun_bodies_of_many_calls_take_little() {
+    // One of them has the budget, the others wait for it, each with the first
+    // window of its body.
+    let body = [promise(4_000_000), vec![b' '; 8000]].concat();
+    let begun = u64::from(STREAMS) * CONNECTIONS as u64 * body.len() as u64 / 1024;
+    flood("begun bodies", PEAK_KIB + begun, |raw| {
+        let mut window = 65_535;
+        for stream in odd(STREAMS) {
+            while window < body.len() {
+                match raw.next(Duration::from_millis(300)) {
+                    Got::Frame(frame) if frame.kind == WINDOW_UPDATE && frame.stream == 0 => {
+                        window += be_u32(&frame.payload);
+                    }
+                    Got::Frame(_) => {}
+                    _ => return, // The agent takes no more.
+                }
+            }
+            raw.try_send(&call(stream, &body, 0));
+            window -= body.len();
+        }
+    });
+}
+
+#[test]
+fn small_pieces_of_bodies_do_not_keep_what_they_came_with() {
+    let (space, nothing) = ([b' '; 256], [0; 16_384]);
+    flood("pieces far from each other", PEAK_KIB, |raw| {
+        for stream in odd(10) {
+            raw.try_send(&call(stream, &promise(4_000_000), 0));
+            for _ in 0..90 {
+                let piece = frame(DATA, 0, stream, &space);
+                // Of no known type.
+                raw.try_send(&[piece, frame(0xee, 0, 0, &nothing)].concat());
+            }
+        }
+    });
+}
+
+fn be_u32(bytes: &[u8]) -> usize {
+    u32::from_be_bytes(bytes.try_into().expect("four bytes")) as usize
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_nobody() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let before = siege.agent.rss_kib();
+    // No window at all for answers: their messages wait for ever.
+    let mut no_window = opening()[..24].to_vec();
+    no_window.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let mut raws: Vec<Raw> = Vec::new();
+    for n in 0..32 {
+        let mut raw = Raw::connect(&socket);
+        let windows = [opening(), no_window.clone()];
+        raw.send(&windows[n % 2]);
+        let calls: Vec<u8> = odd(STREAMS)
+            .flat_map(|stream| whole_call(stream, "{}"))
+            .collect();
+        raw.try_send(&calls);
+        // And more than it may, for as long as the agent takes it.
+        let more: Vec<u8> = (STREAMS..20 * STREAMS)
+            .flat_map(|n| whole_call(2 * n + 1, "{}"))
+            .collect();
+        raw.send_within(&more, Duration::from_millis(50));
+        raws.push(raw);
+    }
+    for _ in 0..10 {
+        siege.honest(PROMPT);
+    }
+    let grown = siege
+        .agent
+        .rss_kib()
+        .zip(before)
+        .map(|(now, was)| now.saturating_sub(was));
+    assert!(
+        grown.is_none_or(|kib| kib < 16 * 1024),
+        "{grown:?} KiB more"
+    );
+    drop(raws);
+    siege.honest(PROMPT);
+}
+
+#[test]
+fn cancelled_calls_leave_nothing_behind() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let mut random = Random(7);
+    let mut after_warm_up = None;
+    for round in 0..24 {
+        let mut raw = Raw::open(&socket);
+        for at in odd(100) {
+            let record = format!("{{\"round\":{round},\"call\":{at}}}");
+            let bytes = whole_call(at, &record);
+            // Up to some byte, and then the client thinks better of it.
+            let headers = call(at, b"", 0).len();
+            let cut = headers + random.below(bytes.len() - headers + 1);
+            let part = match cut - headers {
+                0 => bytes[..headers].to_vec(),
+                n if n < 9 => bytes[..headers].to_vec(),
+                n => {
+                    let body = &message(&record)[..n - 9];
+                    let flags = if cut == bytes.len() { END_STREAM } else { 0 };
+                    call(at, body, flags)
+                }
+            };
+            let mut open = raw.try_send(&part);
+            if random.below(2) == 0 {
+                raw.next(Duration::from_millis(1));
+            }
+            open &= raw.try_send(&frame(RST_STREAM, 0, at, &CANCEL));
+            if !open {
+                break; // h2 has had enough of this connection.
+            }
+        }
+        if random.below(2) == 0 {
+            raw.half_close();
+        }
+        if round % 8 == 0 {
+            siege.honest(PROMPT);
+        }
+        if round == 8 {
+            after_warm_up = siege.agent.rss_kib();
+        }
+    }
+    siege.honest(PROMPT);
+    let grown = siege.agent.rss_kib().zip(after_warm_up);
+    let grown = grown.map(|(now, was)| now.saturating_sub(was));
+    assert!(grown.is_none_or(|kib| kib < 1024), "{grown:?} KiB more");
+    siege.stop();
+}
+
+#[test]
+fn calls_that_reset_at_once_cost_the_connection() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let mut raw = Raw::open(&socket);
+    let mut closed = false;
+    'rounds: for round in 0..200_u32 {
+        let pairs: Vec<u8> = (0..100)
+            .map(|n| 2 * (round * 100 + n) + 1)
+            .flat_map(|stream| {
+                let mut bytes = call(stream, b"", 0);
+                bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+                bytes
+            })
+            .collect();
+        if !raw.try_send(&pairs) {
+            closed = true;
+            break;
+        }
+        loop {
+            match raw.next(Duration::from_millis(1)) {
+                Got::Frame(frame) if frame.kind == GOAWAY => {
+                    closed = true;
+                    break 'rounds;
+                }
+                Got::End => {
+                    closed = true;
+                    break 'rounds;
+                }
+                Got::Frame(_) => {}
+                Got::Nothing => break,
+            }
+        }
+    }
+    assert!(closed, "20,000 resets were taken");
+    siege.honest(PROMPT);
+    let peak = siege.agent.hwm_kib();
+    assert!(peak.is_none_or(|kib| kib < 16 * 1024), "{peak:?} KiB");
+}
+
+#[test]
+fn more_calls_than_streams_wait_at_the_client() {
+    let siege = Siege::start();
+    let sender = Arc::new(Sender::keeping(&siege.socket()));
+    let answers = block_on(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..500 {
+            let sender = Arc::clone(&sender);
+            calls.spawn(async move { sender.send(&n.to_string(), &["p"], "k").await });
+        }
+        calls.join_all().await
+    });
+    for answer in answers {
+        assert!(answer.expect("stored").success);
+    }
+    assert_eq!(siege.stop(), 501);
+}
+
+#[test]
+fn a_client_of_its_own_opinion_is_refused_the_stream_alone() {
+    let siege = Siege::start();
+    let mut raw = Raw::open(&siege.socket());
+    // It has seen the agent's SETTINGS and opens more streams than they allow.
+    raw.wait_frame(4, PROMPT);
+    raw.send(&frame(4, 1, 0, &[]));
+    let mut calls: Vec<u8> = odd(STREAMS)
+        .flat_map(|stream| call(stream, b"", 0))
+        .collect();
+    calls.extend(call(2 * STREAMS + 1, b"", 0));
+    raw.send(&calls);
+    let reset = raw.wait_frame(RST_STREAM, PROMPT);
+    assert_eq!(reset.stream, 2 * STREAMS + 1);
+    assert_eq!(
+        reset.payload,
+        [0, 0, 0, 7],
+        "REFUSED_STREAM: safe to try again"
+    );
+    raw.send(&frame(DATA, END_STREAM, 1, &message("{}")));
+    let answer = raw.wait_frame(HEADERS, PROMPT);
+    assert_eq!(answer.stream, 1);
+    siege.honest(PROMPT);
+    assert_eq!(siege.stop(), 3);
+}
+
+#[test]
+fn greedy_clients_do_not_starve_an_honest_one() {
+    let siege = Siege::start();
+    let socket = siege.socket();
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let greedy: Vec<_> = (0..4)
+        .map(|_| {
+            let (socket, stop, sent) = (socket.clone(), Arc::clone(&stop), Arc::clone(&sent));
+            std::thread::spawn(move || block_on(greed(&socket, &stop, &sent)))
+        })
+        .collect();
+    wait::until(DEADLINE, "the greedy at work", || sent.load(Relaxed) > 100);
+    let mut took: Vec<_> = (0..30).map(|_| honest(&socket, DEADLINE)).collect();
+    stop.store(true, Relaxed);
+    for thread in greedy {
+        thread.join().expect("a greedy client");
+    }
+    let sent = sent.load(Relaxed);
+    took.sort();
+    println!("honest calls took {took:?} beside {sent} greedy ones");
+    // The usual one: any single one may meet a moment in which all stands still.
+    assert!(took[15] < Duration::from_secs(2), "{took:?}");
+    assert_eq!(siege.stop(), 31 + sent);
+}
+
+/// Four clients that send as fast as they can, eight calls at a time each.
+async fn greed(socket: &Path, stop: &Arc<AtomicBool>, sent: &Arc<AtomicUsize>) {
+    let json: Arc<str> = format!("\"{}\"", "g".repeat(20_000)).into();
+    let mut lanes = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let sender = Arc::new(Sender::keeping(socket));
+        for _ in 0..8 {
+            let (sender, json) = (Arc::clone(&sender), Arc::clone(&json));
+            let (stop, sent) = (Arc::clone(stop), Arc::clone(sent));
+            lanes.spawn(async move {
+                while !stop.load(Relaxed) {
+                    let answer = sender.send(&json, &["p"], "k").await;
+                    assert!(answer.expect("stored").success);
+                    sent.fetch_add(1, Relaxed);
+                }
+            });
+        }
+    }
+    lanes.join_all().await;
+}

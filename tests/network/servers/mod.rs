@@ -1,0 +1,11 @@
+//! The replay (spec 6) against servers that no one here wrote: Caddy, gunicorn,
+//! uvicorn and Python's http.server.
+
+mod answers;
+mod caddy;
+mod keep_alive;
+mod large;
+mod proxy;
+mod python;
+mod stage;
+mod unreadable;

@@ -1,0 +1,81 @@
+//! What a client may still send while the agent asks it to leave, which is what the
+//! C core does send when its calls and the agent's GOAWAY cross.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::clients::stage::Stage;
+use crate::support::hostile::{Got, Raw, call, header_block, message};
+use crate::support::wire::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame};
+
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const ACK: u8 = 1;
+/// The agent has 2 s to exit, whatever its clients do.
+const DEADLINE: Duration = Duration::from_millis(1500);
+
+/// A call is half sent when SIGTERM comes; once the agent has named its last stream,
+/// `crossing` is sent, of a later stream, and then the rest of the call.
+#[track_caller]
+fn expect_the_call_is_answered(crossing: &[u8], case: &str) {
+    let mut stage = Stage::new();
+    let mut raw = Raw::open(&stage.agent.socket());
+    let whole = message("\"in flight\"");
+    let (begin, rest) = whole.split_at(8);
+    raw.send(&call(1, begin, 0));
+    // Answered in order: the agent has the call by then.
+    raw.send(&frame(PING, 0, 0, &[1; 8]));
+    while raw.wait_frame(PING, Duration::from_secs(30)).payload != [1; 8] {}
+    stage.agent.signal(Signal::TERM);
+
+    let end = Instant::now() + DEADLINE;
+    let mut status = None;
+    while status.is_none() {
+        let got = match raw.next(end.saturating_duration_since(Instant::now())) {
+            Got::Frame(got) => got,
+            other => panic!("{case}: {other:?} instead of an answer"),
+        };
+        match got.kind {
+            PING if got.flags & ACK == 0 => raw.send(&frame(PING, ACK, 0, &got.payload)),
+            GOAWAY => {
+                let number = |at: usize| got.payload[at..at + 4].try_into().map(u32::from_be_bytes);
+                let (last, code) = (number(0).expect("four"), number(4).expect("four"));
+                assert_eq!(code, 0, "{case}: GOAWAY, last stream {last}");
+                if last == 1 && !crossing.is_empty() {
+                    raw.send(&frame(HEADERS, END_HEADERS, 3, &header_block()));
+                    raw.send(crossing);
+                }
+                if last == 1 {
+                    raw.send(&frame(DATA, END_STREAM, 1, rest));
+                }
+            }
+            HEADERS if got.stream == 1 && got.flags & END_STREAM != 0 => status = Some(got),
+            RST_STREAM => panic!("{case}: {got:?}"),
+            _ => {}
+        }
+    }
+    stage.agent.expect_exit(0, Duration::from_secs(30));
+    stage.start_again();
+    assert_eq!(stage.stored(), ["\"in flight\""], "{case}");
+}
+
+#[test]
+fn a_call_in_flight_is_answered_after_sigterm() {
+    expect_the_call_is_answered(&[], "nothing");
+}
+
+#[test]
+fn a_later_call_that_crosses_goaway_costs_none_before_it() {
+    let whole = message("\"too late\"");
+    let data = frame(DATA, END_STREAM, 3, &whole);
+    expect_the_call_is_answered(&data, "a whole call");
+    let reset = frame(RST_STREAM, 0, 3, &8_u32.to_be_bytes());
+    expect_the_call_is_answered(&reset, "one that was given up");
+}
+
+#[test]
+fn a_later_calls_window_that_crosses_goaway_costs_none_before_it() {
+    let window = frame(WINDOW_UPDATE, 0, 3, &1000_u32.to_be_bytes());
+    expect_the_call_is_answered(&window, "a window update");
+}
