@@ -128,7 +128,7 @@ fn python(stage: &Stage) -> Command {
 }
 
 fn scripts() -> &'static str {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers")
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/network/servers")
 }
 
 fn start(stage: &Stage, mut command: Command, mut ready: impl FnMut() -> bool) -> Python {

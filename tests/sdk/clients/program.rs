@@ -98,5 +98,5 @@ pub fn target(socket: &Path) -> String {
 
 /// A folder of the tests.
 pub fn folder(name: &str) -> String {
-    format!("{}/tests/{name}", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/tests/sdk/{name}", env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,5 +1,5 @@
 //! Damaged stores as they are met (spec 4): little memory, little room, mounts, other
-//! hosts, a clock that is behind, kills, copies and crashes. `tests/damage.rs` has every
+//! hosts, a clock that is behind, kills, copies and crashes. `store::damage` has every
 //! kind of damage to a small store.
 //!
 //! `ECHOPOST_RECORDS` says how many records are saved in little memory.
