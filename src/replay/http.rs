@@ -148,14 +148,14 @@ impl Client {
 
     /// Asks whether the main server is healthy (spec 5.2).
     pub async fn probe(&mut self) -> Probe {
-        match self.probe_once().await {
+        // Boxed, here and below: the lifecycle's future, always there, would hold its room.
+        match Box::pin(self.probe_once()).await {
             Ok(()) => Probe::Healthy,
             Err(why) => Probe::Unhealthy(self.shown_reason(&why, &self.redactor)),
         }
     }
 
-    /// Closes the kept connection, if there is one, and keeps nothing of the last record: it
-    /// would hold on to pages of the heap.
+    /// Closes the kept connection and keeps nothing of the last record.
     pub fn disconnect(&mut self) {
         self.kept = None;
         self.with_key = None;
@@ -168,7 +168,7 @@ impl Client {
     /// [`Failure::Unsendable`] where a header cannot hold what it should.
     pub async fn post(&mut self, delivery: Delivery<'_>) -> Result<Answer, Failure> {
         let redactor = self.redactor_with(delivery.own_api_key);
-        self.deliver(delivery, &redactor)
+        Box::pin(self.deliver(delivery, &redactor))
             .await
             .map_err(|failure| match failure {
                 Failure::Unreachable(why) => {
