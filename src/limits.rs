@@ -296,7 +296,7 @@ pub const ANSWER_BODY_KEPT: usize = 2 * KIB;
 pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// Longest delay of the back-off.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Shortest delay of the back-off: no hot loop, whatever the dice say.
+/// Shortest delay of the back-off: no hot loop, even with zero jitter.
 pub const BACKOFF_FLOOR: Duration = Duration::from_millis(50);
 /// Longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn never_under_the_floor_whatever_the_dice_say() {
+    fn never_under_the_floor_even_with_zero_jitter() {
         for random in [0.0, 0.09, -1.0, f64::NAN, f64::NEG_INFINITY] {
             for retry_after in [None, Some(Duration::ZERO)] {
                 assert_eq!(

@@ -51,7 +51,7 @@ impl AsyncRead for Stream {
             Stream::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
                 // Many servers close without TLS's own goodbye. HTTP knows by
                 // itself where an answer ends; only the text of one without a
-                // length could be cut short unseen, and no verdict rests on it.
+                // length could be cut short unseen, and no disposition rests on it.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
                 read => Poll::Ready(read),
             },
@@ -105,7 +105,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What went over a [`Metered`] stream, and what may; shared with whoever waits for
+/// What went over a [`Metered`] stream, and what may; shared with the exchange that waits for
 /// it.
 #[derive(Debug)]
 pub(super) struct Traffic {
@@ -265,7 +265,7 @@ mod tests {
         traffic.expect_quiet();
         stream.write_all(b"request").await.unwrap();
         server.write_all(b"stray").unwrap();
-        // Somebody has asked.
+        // A request was sent.
         stream.write_all(b"request").await.unwrap();
         traffic.expect_quiet();
         let error = stream.write_all(b"request").await.unwrap_err();
