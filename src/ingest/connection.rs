@@ -55,6 +55,8 @@ async fn drive(stream: UnixStream, admitted: Admitted, service: LogAgent) {
         sleep(admitted.admission.close_grace()).await;
     };
     let mut connection = tokio::select! {
+        // In this order: on a busy machine the time may be over before the first look.
+        biased;
         shaken = handshake => match shaken {
             Ok(connection) => connection,
             Err(_) => return,

@@ -9,7 +9,7 @@ use tokio::net::{UnixListener as AsyncListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use crate::events::Events;
-use crate::ingest::admission::Admission;
+use crate::ingest::admission::{Admission, Backlog};
 use crate::ingest::connection::{LogAgent, serve};
 use crate::ingest::service::IngestService;
 use crate::limits::{ACCEPT_PAUSE, EVICTIONS_MAX};
@@ -101,7 +101,8 @@ impl Server {
         if let Some(Listening { listener, task, .. }) = self.listener.take() {
             task.abort();
             if rest {
-                tokio::spawn(accept_rest(listener, self.acceptor()));
+                let backlog = self.admission.backlog();
+                tokio::spawn(accept_rest(listener, self.acceptor(), backlog));
             }
         }
     }
@@ -152,7 +153,7 @@ async fn accept(listener: Arc<AsyncListener>, to: Acceptor) {
 }
 
 /// Serves what is left in the backlog of a socket whose file is gone.
-async fn accept_rest(listener: UnixListener, to: Acceptor) {
+async fn accept_rest(listener: UnixListener, to: Acceptor, _backlog: Backlog) {
     to.make_room().await;
     loop {
         match accept_now(&listener) {

@@ -142,6 +142,16 @@ impl Drop for Call {
     }
 }
 
+/// Counts a backlog: between two of its connections there may be none.
+pub struct Backlog(pub(super) Arc<Admission>);
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.0.wanted.fetch_sub(1, Relaxed);
+        self.0.ended.notify_waiters();
+    }
+}
+
 /// Counts one that waits, also when it gives up.
 pub struct Waiting<'a>(&'a AtomicUsize);
 

@@ -22,7 +22,7 @@ use crate::limits::{
     DESCRIPTORS_RESERVED, IDLE_GRACE, KEPT_GRACE, SIGNS_BUDGET, STREAM_ALLOWANCES,
 };
 use crate::memory;
-pub use call::{Admitted, Call, Waiting};
+pub use call::{Admitted, Backlog, Call, Waiting};
 
 /// Everything that clients hold. No lock of it is held across an await.
 pub struct Admission {
@@ -203,13 +203,20 @@ impl Admission {
         self.ended.notified().await;
     }
 
-    /// Waits until there is no connection.
+    /// Says that a backlog is still to be accepted, until the guard is dropped.
+    #[must_use]
+    pub fn backlog(self: &Arc<Self>) -> Backlog {
+        self.wanted.fetch_add(1, Relaxed);
+        Backlog(Arc::clone(self))
+    }
+
+    /// Waits until there is no connection, and none is still to be accepted.
     pub async fn wait_until_empty(&self) {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if self.peers().is_empty() {
+            if self.peers().is_empty() && self.wanted.load(Relaxed) == 0 {
                 return;
             }
             ended.await;
