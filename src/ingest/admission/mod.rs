@@ -321,3 +321,28 @@ impl Peer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::Admission;
+
+    /// Between two placefuls of a backlog there may be no connection for a moment.
+    #[tokio::test]
+    async fn a_backlog_that_is_still_to_be_accepted_is_waited_for() {
+        let admission = Admission::new();
+        let moment = Duration::from_millis(20);
+        let backlog = admission.backlog();
+        let mut empty = std::pin::pin!(admission.wait_until_empty());
+        assert!(timeout(moment, &mut empty).await.is_err());
+        let connection = admission.admit();
+        drop(backlog);
+        assert!(timeout(moment, &mut empty).await.is_err());
+        drop(connection);
+        let ended = timeout(Duration::from_secs(20), empty).await;
+        assert!(ended.is_ok());
+    }
+}
