@@ -257,7 +257,7 @@ fn nobody_has_to_listen() {
 fn unshared(flags: &[&str], script: &str, folder: &Path, url: &str) -> Agent {
     let mut command = Command::new("unshare");
     command.args(flags).args(["sh", "-c", script]);
-    command.arg(env!("CARGO_BIN_EXE_echopost"));
+    command.arg(Agent::executable());
     Agent::from_command(command, folder).health_url(url).spawn()
 }
 
@@ -320,7 +320,7 @@ fn signals_that_were_blocked_before_the_start_are_heard() {
         let mut command = Command::new("env");
         command
             .args(["--default-signal=INT,HUP", "--block-signal=TERM,INT,HUP"])
-            .arg(env!("CARGO_BIN_EXE_echopost"));
+            .arg(Agent::executable());
         let mut agent = Agent::from_command(command, folder.path())
             .health_url(&server.url())
             .spawn();
@@ -345,7 +345,7 @@ fn signals_that_were_ignored_before_the_start_stay_ignored() {
         let mut command = Command::new("env");
         let script = format!("trap '' {ignored}; exec \"$0\" \"$@\"");
         command.args(["--default-signal=INT,HUP", "sh", "-c", &script]);
-        command.arg(env!("CARGO_BIN_EXE_echopost"));
+        command.arg(Agent::executable());
         let mut agent = Agent::from_command(command, folder.path())
             .health_url(&server.url())
             .spawn();

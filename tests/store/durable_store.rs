@@ -177,7 +177,7 @@ fn start_within(kib: u64, folder: &std::path::Path, server: &MainServer) -> Agen
     command
         .args(["-c", "ulimit -v \"$0\" && exec \"$@\""])
         .arg(kib.to_string())
-        .arg(env!("CARGO_BIN_EXE_echopost"));
+        .arg(Agent::executable());
     let mut agent = Agent::from_command(command, folder)
         .health_url(&server.url())
         .spawn();
