@@ -280,7 +280,8 @@ fn numbered(folder: &Path, count: u64, damage: impl FnOnce(&mut [u8])) -> Lmdb {
     let mut bytes = fs::read(&data).expect("the data file");
     damage(&mut bytes);
     fs::write(&data, bytes).expect("damage it");
-    Lmdb::open(&path, None, None).expect("the store")
+    // What another test is about to start may still hold the file's lock.
+    wait::some(DEADLINE, || Lmdb::open(&path, None, None).ok()).expect("the store")
 }
 
 /// The keys in the order in which they are read, each batch being deleted before the

@@ -302,8 +302,13 @@ impl Builder {
     /// With `library` between the agent and the C library. What may be static loads none:
     /// it is the agent that Cargo has built.
     pub fn preload(mut self, library: &Path) -> Builder {
-        let mut command = Command::new(BUILT.expect("built as an integration test"));
-        command.args(self.command.get_args()).stdin(Stdio::null());
+        let built = |part| match part == Agent::executable() {
+            true => OsStr::new(BUILT.expect("built as an integration test")),
+            false => part,
+        };
+        let mut command = Command::new(built(self.command.get_program()));
+        command.args(self.command.get_args().map(built));
+        command.stdin(Stdio::null());
         for (name, value) in self.command.get_envs() {
             match value {
                 Some(value) => command.env(name, value),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use echopost::proto::logagent::LogRequest;
 use prost::Message;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::wire::{DATA, END_HEADERS, END_STREAM, Encoder, HEADERS, PATH, frame, opening};
 
@@ -78,6 +79,14 @@ impl Raw {
                 false
             }
         }
+    }
+
+    /// Whether the agent closes the connection for good within `deadline`: what is written
+    /// then meets a broken pipe.
+    pub fn is_closed_within(&self, deadline: Duration) -> bool {
+        let deadline = deadline.try_into().expect("a timespec");
+        let mut polled = [PollFd::new(&self.stream, PollFlags::empty())];
+        poll(&mut polled, Some(&deadline)).expect("poll") > 0
     }
 
     /// Sends bytes; false when the agent has closed the connection, or does not

@@ -3,7 +3,7 @@
 //! grpc C-core, Swift and Java do so on UNIX sockets, and h2, hyper's HTTP/2 too, refuses
 //! it as a `PROTOCOL_ERROR` (spec 3). The adapter stands between the accepted stream and
 //! h2, and overwrites such values at equal length as they come in. It hides one more
-//! thing from h2, once a connection is to end ([`Follower::is_ending`]).
+//! thing from h2, once a connection is to end ([`Follower::is_ending`]), and closes it last.
 
 pub mod frames;
 pub mod hpack;
@@ -43,6 +43,8 @@ pub struct AuthorityAdapter<S> {
     /// Runs from the first wait in a preface, frame header or header block
     /// until that is whole.
     stall: Option<Pin<Box<Sleep>>>,
+    /// The write side has ended.
+    is_shut: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
@@ -57,6 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
             released: 0,
             delivered: 0,
             stall: None,
+            is_shut: false,
         }
     }
 
@@ -209,7 +212,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for AuthorityAdapter<S> {
         Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
+    /// Ends the write side; where the connection was asked to end, waits then for the
+    /// client to close its own. A client that writes a call before it has read the last
+    /// GOAWAY would meet a broken pipe, and its library fail the calls that GOAWAY has it
+    /// send again.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.is_shut = true;
+        }
+        while this.ending.load(Relaxed) {
+            let mut unread = [0; limits::DISCARD_SIZE];
+            let mut unread = ReadBuf::new(&mut unread);
+            let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut unread));
+            if read.is_err() || unread.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
