@@ -21,6 +21,15 @@ use tokio::time::{Sleep, sleep};
 use crate::limits;
 use frames::{Follower, TooLarge};
 
+/// How a connection ends, as far as that is known.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// It is asked to end ([`Follower::is_ending`]).
+    pub asked: AtomicBool,
+    /// The client closes it: no other waits for its place.
+    pub by_client: AtomicBool,
+}
+
 /// An accepted stream whose read side makes every `:authority` acceptable.
 ///
 /// Reading fails with `InvalidData` where a header block is larger than
@@ -31,8 +40,7 @@ use frames::{Follower, TooLarge};
 pub struct AuthorityAdapter<S> {
     inner: S,
     follower: Follower,
-    /// Set once the connection is asked to end.
-    ending: Arc<AtomicBool>,
+    ending: Arc<Ending>,
     /// A frame header or header block that has not come whole; or one that has,
     /// and is on its way to the reader.
     held: Vec<u8>,
@@ -48,9 +56,8 @@ pub struct AuthorityAdapter<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
-    /// Adapts a stream from which nothing has been read yet. `ending` is set before the
-    /// connection is asked to end ([`Follower::is_ending`]).
-    pub fn new(inner: S, ending: Arc<AtomicBool>) -> Self {
+    /// Adapts a stream from which nothing has been read yet.
+    pub fn new(inner: S, ending: Arc<Ending>) -> Self {
         AuthorityAdapter {
             inner,
             ending,
@@ -164,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for AuthorityAdapter<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.follower.is_ending = this.ending.load(Relaxed);
+        this.follower.is_ending = this.ending.asked.load(Relaxed);
         // Reading nothing would mean the end.
         while buf.remaining() > 0 {
             if this.released > 0 {
@@ -212,8 +219,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for AuthorityAdapter<S> {
         Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
-    /// Ends the write side; where the connection was asked to end, waits then for the
-    /// client to close its own. A client that writes a call before it has read the last
+    /// Ends the write side; waits then for the client to close its own, where that may
+    /// take a moment. A client that writes a call before it has read the last
     /// GOAWAY would meet a broken pipe, and its library fail the calls that GOAWAY has it
     /// send again.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -222,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for AuthorityAdapter<S> {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
             this.is_shut = true;
         }
-        while this.ending.load(Relaxed) {
+        while this.ending.by_client.load(Relaxed) {
             let mut unread = [0; limits::DISCARD_SIZE];
             let mut unread = ReadBuf::new(&mut unread);
             let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut unread));
