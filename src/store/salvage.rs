@@ -176,14 +176,11 @@ impl Scan {
     /// pages of the trees that were passed, and those of large values.
     ///
     /// # Errors
-    /// Those of fallocate(2).
-    #[cfg(target_os = "linux")]
+    /// Those of fallocate(2); elsewhere than on Linux there is none.
     pub fn punch(&self, findings: &Findings) -> io::Result<()> {
-        use rustix::fs::{FallocateFlags, fallocate};
         if self.bands.is_finding() {
             return Ok(());
         }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let size = self.page_size as u64;
         let mut holes: Vec<_> = findings
             .records
@@ -202,15 +199,9 @@ impl Scan {
             }
         }
         for (at, length) in holes {
-            fallocate(&self.file, flags, at, length)?;
+            punch_hole(&self.file, at, length)?;
         }
         Ok(())
-    }
-
-    /// Elsewhere no part of a file can be given back.
-    #[cfg(not(target_os = "linux"))]
-    pub fn punch(&self, _findings: &Findings) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn read(&self, page: &[u8], key: u64, length: usize, place: &Place) -> Option<Found> {
@@ -236,6 +227,19 @@ impl Scan {
         content.truncate(length);
         Some(content)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn punch_hole(file: &File, at: u64, length: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(file, flags, at, length)?)
+}
+
+/// Elsewhere no part of a file can be given back.
+#[cfg(not(target_os = "linux"))]
+fn punch_hole(_file: &File, _at: u64, _length: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The nodes that may be records.
