@@ -158,11 +158,12 @@ pub fn redact(data: &[u8]) {
     let (before, after) = text.split_at(text.len() / 2);
     // An escape that begins before a secret, or in it, and ends beyond: only a secret as it
     // is stands out from that.
-    let near = before.len().saturating_sub(12);
-    let begun = before[near..]
-        .iter()
-        .position(|byte| escapes.contains(byte));
-    let apart = &before[..begun.map_or(before.len(), |at| near + at)];
+    let mut apart = before;
+    while let Some(at) = apart.iter().rposition(|byte| escapes.contains(byte))
+        && at + 12 > apart.len()
+    {
+        apart = &apart[..at];
+    }
     for plain in [secret, &basic, basic.trim_end_matches('=')] {
         for spelling in spellings(plain) {
             let text = if spelling == plain {
