@@ -28,6 +28,17 @@ pub struct Builder {
     stdout: Option<Stdio>,
 }
 
+/// The program behind `python3`, which may be a script that looks for it.
+static PYTHON: LazyLock<String> = LazyLock::new(|| {
+    let mut command = Command::new("python3");
+    command.args(["-c", "import sys; print(sys.executable)"]);
+    let output = command.output().expect("python3");
+    String::from_utf8(output.stdout)
+        .expect("a path")
+        .trim()
+        .into()
+});
+
 /// A running (or ended) agent, killed when dropped.
 pub struct Agent {
     child: Child,
@@ -48,12 +59,21 @@ impl Agent {
     /// The same; SIGINT and SIGHUP end it also where the tester's own shell ignores
     /// them.
     pub fn hearing(folder: &Path) -> Builder {
-        if !cfg!(target_os = "linux") {
-            return Agent::builder(folder);
-        }
-        let mut command = Command::new("env");
-        command.arg("--default-signal=INT,HUP");
-        command.arg(Agent::executable());
+        Agent::prepared("", folder)
+    }
+
+    /// The same, started by a process that has run these lines of Python.
+    pub fn prepared(lines: &str, folder: &Path) -> Builder {
+        // The last two Python itself ignores.
+        let script = format!(
+            "import os, sys\n\
+             from signal import *\n\
+             for one in SIGINT, SIGHUP, SIGPIPE, SIGXFSZ: signal(one, SIG_DFL)\n\
+             {lines}\n\
+             os.execv(sys.argv[1], sys.argv[1:])"
+        );
+        let mut command = Command::new(&*PYTHON);
+        command.args(["-I", "-c", &script]).arg(Agent::executable());
         Agent::from_command(command, folder)
     }
 
