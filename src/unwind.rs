@@ -9,7 +9,7 @@
 
 use std::arch::global_asm;
 
-/// Ends the process should anybody unwind after all.
+/// Ends the process should a library unwind after all.
 macro_rules! never_called {
     ($($name:ident)*) => {
         $(

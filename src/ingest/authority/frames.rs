@@ -67,7 +67,7 @@ struct Block {
 }
 
 /// What is to be done with the bytes at hand.
-enum Verdict {
+enum Scanned {
     /// They are not enough.
     Wait,
     /// A frame of no interest with a payload of so many bytes.
@@ -154,12 +154,12 @@ impl Follower {
                 Ok(Some(count))
             }
             State::Head(block) => match block.scan(rest)? {
-                Verdict::Wait => Ok(None),
-                Verdict::Other(payload) => {
+                Scanned::Wait => Ok(None),
+                Scanned::Other(payload) => {
                     self.state = State::Payload(payload);
                     Ok(Some(HEAD))
                 }
-                Verdict::StreamWindow(payload, stream) => {
+                Scanned::StreamWindow(payload, stream) => {
                     if self.is_ending
                         && stream > self.last_stream
                         && let Some(kind) = rest.get_mut(TYPE_AT)
@@ -169,7 +169,7 @@ impl Follower {
                     self.state = State::Payload(payload);
                     Ok(Some(HEAD))
                 }
-                Verdict::Block(length, stream) => {
+                Scanned::Block(length, stream) => {
                     if !self.is_ending {
                         self.last_stream = self.last_stream.max(stream);
                     }
@@ -181,7 +181,7 @@ impl Follower {
                     };
                     Ok(Some(length))
                 }
-                Verdict::Violation => {
+                Scanned::Violation => {
                     self.state = State::GivenUp;
                     Ok(Some(0))
                 }
@@ -218,25 +218,25 @@ impl Follower {
 }
 
 impl Block {
-    fn scan(&mut self, bytes: &[u8]) -> Result<Verdict, TooLarge> {
+    fn scan(&mut self, bytes: &[u8]) -> Result<Scanned, TooLarge> {
         loop {
             if bytes.len() < self.needed {
-                return Ok(Verdict::Wait);
+                return Ok(Scanned::Wait);
             }
             let Some(head) = bytes.get(self.scanned..).and_then(Head::parse) else {
                 self.needed = self.scanned + HEAD;
-                return Ok(Verdict::Wait);
+                return Ok(Scanned::Wait);
             };
             match (self.stream, head.kind) {
                 (None, HEADERS) if head.stream != 0 => {}
                 (Some(stream), CONTINUATION) if head.stream == stream => {}
                 (Some(_), _) | (None, HEADERS | PUSH_PROMISE | CONTINUATION) => {
-                    return Ok(Verdict::Violation);
+                    return Ok(Scanned::Violation);
                 }
                 (None, WINDOW_UPDATE) if head.stream != 0 => {
-                    return Ok(Verdict::StreamWindow(head.length, head.stream));
+                    return Ok(Scanned::StreamWindow(head.length, head.stream));
                 }
-                (None, _) => return Ok(Verdict::Other(head.length)),
+                (None, _) => return Ok(Scanned::Other(head.length)),
             }
             let end = self.scanned + HEAD + head.length;
             if end > limits::HEADER_BLOCK_MAX {
@@ -244,10 +244,10 @@ impl Block {
             }
             if bytes.len() < end {
                 self.needed = end;
-                return Ok(Verdict::Wait);
+                return Ok(Scanned::Wait);
             }
             if head.has(END_HEADERS) {
-                return Ok(Verdict::Block(end, head.stream));
+                return Ok(Scanned::Block(end, head.stream));
             }
             self.stream = Some(head.stream);
             self.scanned = end;
