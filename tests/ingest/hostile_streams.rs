@@ -11,12 +11,11 @@ use std::time::Duration;
 use support::hostile::{
     Got, Raw, call, header_block_of, header_block_with, message, promise, whole_call,
 };
+use support::rng::Rng;
 use support::sender::{Sender, block_on};
 use support::siege::{Siege, honest};
 use support::wait;
-use support::wire::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Random, frame, opening,
-};
+use support::wire::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame, opening};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Between calls of others; the machine is slow and the build is for debugging.
@@ -190,7 +189,7 @@ fn a_client_that_reads_nothing_holds_nobody() {
 fn cancelled_calls_leave_nothing_behind() {
     let siege = Siege::start();
     let socket = siege.socket();
-    let mut random = Random(7);
+    let mut rng = Rng(7);
     let mut after_warm_up = None;
     for round in 0..24 {
         let mut raw = Raw::open(&socket);
@@ -199,7 +198,7 @@ fn cancelled_calls_leave_nothing_behind() {
             let bytes = whole_call(at, &record);
             // Up to some byte, and then the client thinks better of it.
             let headers = call(at, b"", 0).len();
-            let cut = headers + random.below(bytes.len() - headers + 1);
+            let cut = headers + rng.index(bytes.len() - headers + 1);
             let part = match cut - headers {
                 0 => bytes[..headers].to_vec(),
                 n if n < 9 => bytes[..headers].to_vec(),
@@ -210,7 +209,7 @@ fn cancelled_calls_leave_nothing_behind() {
                 }
             };
             let mut open = raw.try_send(&part);
-            if random.below(2) == 0 {
+            if rng.index(2) == 0 {
                 raw.next(Duration::from_millis(1));
             }
             open &= raw.try_send(&frame(RST_STREAM, 0, at, &CANCEL));
@@ -218,7 +217,7 @@ fn cancelled_calls_leave_nothing_behind() {
                 break; // h2 has had enough of this connection.
             }
         }
-        if random.below(2) == 0 {
+        if rng.index(2) == 0 {
             raw.half_close();
         }
         if round % 8 == 0 {

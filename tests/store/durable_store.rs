@@ -14,6 +14,7 @@ use echopost::store::lmdb::Lmdb;
 use echopost::store::record;
 use rustix::process::Signal;
 use support::agent::Agent;
+use support::pages::Pages;
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{store, temp_folder, wait};
@@ -315,22 +316,12 @@ fn a_wrong_branch_page_hides_no_record() {
             let folder = temp_folder();
             let mut found = 0;
             let mut lmdb = numbered(folder.path(), 2_000, |bytes| {
-                // MDB_page and MDB_node in LMDB's mdb.c: P_BRANCH, then the offsets of
-                // nodes, whose key follows a header of eight bytes.
-                let number = |at: &[u8]| usize::from(u16::from_le_bytes([at[0], at[1]]));
-                for page in bytes.chunks_mut(4096).skip(2) {
-                    if page[10..12] != [1, 0] {
-                        continue;
-                    }
-                    let nodes = (number(&page[12..]) - 16) / 2;
-                    for entry in 1..nodes {
-                        let node = number(&page[16 + 2 * entry..]) + 8;
-                        let first = u64::from_be_bytes(page[node..node + 8].try_into().expect("8"));
-                        // The records from `end` on seem to be on the next page.
-                        if (end + 1..end + 12).contains(&first) && found == 0 {
-                            page[node..node + 8].copy_from_slice(&end.to_be_bytes());
-                            found += 1;
-                        }
+                for at in Pages::of(bytes).branch_keys(bytes) {
+                    let key: &mut [u8; 8] = (&mut bytes[at..at + 8]).try_into().expect("8");
+                    // The records from `end` on seem to be on the next page.
+                    if (end + 1..end + 12).contains(&u64::from_be_bytes(*key)) && found == 0 {
+                        *key = end.to_be_bytes();
+                        found += 1;
                     }
                 }
             });

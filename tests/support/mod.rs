@@ -4,17 +4,18 @@
 
 pub mod agent;
 pub mod application;
-pub mod dice;
 pub mod failure_log;
 pub mod hostile;
 pub mod http1;
 pub mod ledger;
 pub mod model;
+pub mod pages;
 pub mod preload;
 pub mod process;
 pub mod progress;
 pub mod raw;
 pub mod release;
+pub mod rng;
 pub mod samples;
 pub mod sender;
 pub mod server;

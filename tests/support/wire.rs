@@ -203,34 +203,6 @@ fn encode(text: &[u8]) -> Vec<u8> {
     (0..bits.len()).step_by(8).map(byte).collect()
 }
 
-/// xorshift64*: the same numbers on every run.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        usize::try_from(high).unwrap() % end
-    }
-
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    pub fn cut(&mut self, bytes: &[u8], longest: usize) -> Vec<Vec<u8>> {
-        let mut parts = Vec::new();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let length = (1 + self.below(longest)).min(rest.len());
-            parts.push(rest[..length].to_vec());
-            rest = &rest[length..];
-        }
-        parts
-    }
-}
-
 /// All ways to cut in two, and byte by byte.
 pub fn cuts(bytes: &[u8]) -> impl Iterator<Item = Vec<Vec<u8>>> + '_ {
     let two = (1..bytes.len()).map(|at| vec![bytes[..at].to_vec(), bytes[at..].to_vec()]);

@@ -14,7 +14,7 @@ use small::{Kind, SmallDisk};
 use support::agent::{Agent, session_file};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
-use support::{store, temp_folder, wait};
+use support::{pages, store, temp_folder, wait};
 use tonic::{Code, Status};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -254,12 +254,7 @@ fn a_damaged_store_waits_for_the_room_to_be_carried_over() {
         send(&agent, number, 60_000).expect("an ack");
     }
     agent.sigkill();
-    // Both meta pages lose their mark.
-    let data = disk.folder().join("lmdb/data.mdb");
-    let mut bytes = std::fs::read(&data).expect("the store");
-    bytes[16..20].fill(0xff);
-    bytes[4096 + 16..4096 + 20].fill(0xff);
-    std::fs::write(&data, bytes).expect("damage it");
+    pages::zero(disk.folder(), &[0, 1]);
     disk.fill(1);
     server.up();
     let mut agent = disk.agent(&server).spawn();

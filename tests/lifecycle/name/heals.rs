@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::name::{DEADLINE, link, send};
 use crate::support::agent::{Agent, names_in};
-use crate::support::dice::{Dice, seed};
+use crate::support::rng::Rng;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
@@ -137,7 +137,7 @@ fn no_step_of_the_sdk_fails_that_began_after_a_death() {
         kills >= 25 && application.acknowledged.load(SeqCst) > 50
     };
     let begun = Instant::now();
-    let mut dice = Dice(seed("ECHOPOST_SEED", 11));
+    let mut rng = Rng::seeded();
     let acknowledged = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..2)
             .map(|lane| {
@@ -150,7 +150,7 @@ fn no_step_of_the_sdk_fails_that_began_after_a_death() {
         let mut moments = 0;
         while moments < 50 || (!enough() && begun.elapsed() < DEADLINE) {
             moments += 1;
-            let wanted = Instant::now() + Duration::from_micros(dice.below(60_000));
+            let wanted = Instant::now() + Duration::from_micros(rng.below(60_000));
             wait::until(DEADLINE, "a moment", || Instant::now() >= wanted);
             application.kill_one();
         }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use echopost::store::record::StoreName;
 use rustix::process::Signal;
 
-use crate::layout::Layout;
 use crate::support::agent::{Agent, session_file};
-use crate::support::dice::Dice;
+use crate::support::pages::Layout;
+use crate::support::rng::Rng;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Answer, MainServer};
 use crate::support::{store, wait};
@@ -52,7 +52,7 @@ pub struct Left {
 
 impl Left {
     /// Has a store made.
-    pub fn make(recipe: &Recipe, dice: &mut Dice) -> Left {
+    pub fn make(recipe: &Recipe, rng: &mut Rng) -> Left {
         let folder = crate::support::temp_folder();
         let mut server = MainServer::new_down();
         let mut left = recipe.delivered;
@@ -68,14 +68,14 @@ impl Left {
             .spawn();
         agent.wait_socket();
         let mut sent = BTreeMap::new();
-        send(&agent, &mut sent, recipe.count, recipe.size, dice);
+        send(&agent, &mut sent, recipe.count, recipe.size, rng);
         if recipe.delivered > 0 {
             server.up();
             wait::until(DEADLINE, "the deletes", || {
                 deleted(folder.path()) == recipe.delivered
             });
         }
-        send(&agent, &mut sent, recipe.more, recipe.size, dice);
+        send(&agent, &mut sent, recipe.more, recipe.size, rng);
         match recipe.clean {
             true => {
                 agent.signal(Signal::TERM);
@@ -110,15 +110,15 @@ impl Left {
     }
 }
 
-fn send(agent: &Agent, sent: &mut BTreeMap<u64, String>, count: usize, size: u64, dice: &mut Dice) {
+fn send(agent: &Agent, sent: &mut BTreeMap<u64, String>, count: usize, size: u64, rng: &mut Rng) {
     let sender = Sender::keeping(&agent.socket());
     block_on(async {
         for _ in 0..count {
             let number = sent.len() as u64;
-            let size = match dice.below(12) {
-                0 => dice.below(size),
-                1 => 1900 + dice.below(2500),
-                _ => dice.below(500),
+            let size = match rng.below(12) {
+                0 => rng.below(size),
+                1 => 1900 + rng.below(2500),
+                _ => rng.below(500),
             };
             let text = "x".repeat(usize::try_from(size).unwrap());
             let json = format!("{{\"seq\":{number},\"text\":\"{text}\"}}");

@@ -9,9 +9,9 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::layout::{Layout, PAGE};
 use crate::salvage::{Arrived, DAMAGED, DEADLINE, has_file, made, send, serve, start, try_send};
 use crate::support::agent::Agent;
+use crate::support::pages::Layout;
 use crate::support::server::MainServer;
 use crate::support::temp_folder;
 
@@ -139,7 +139,7 @@ fn a_store_that_is_cut_under_a_live_agent_costs_it_one_life_at_most() {
         let half = data.metadata().unwrap().len() / 2;
         let file = OpenOptions::new().write(true).open(&data).unwrap();
         file.set_len(half).unwrap();
-        let whole = usize::try_from(half).unwrap() / PAGE;
+        let whole = usize::try_from(half).unwrap() / layout.pages.0;
         if comes {
             println!("{:?}", try_send(&agent.socket(), MANY + 1));
         }

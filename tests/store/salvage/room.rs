@@ -13,7 +13,7 @@ use crate::salvage::copies::copy_files;
 use crate::salvage::{Arrived, DAMAGED, DEADLINE, has_file, made, serve, start, try_send};
 use crate::small::{Kind, SmallDisk};
 use crate::support::server::{Answer, MainServer};
-use crate::support::{memory_folder, wait};
+use crate::support::{memory_folder, pages, wait};
 
 const KINDS: [Kind; 2] = [Kind::Tmpfs, Kind::Ext4];
 const MIB: u64 = 1 << 20;
@@ -26,7 +26,7 @@ pub fn reserve(disk: &SmallDisk) -> u64 {
 /// Copies the store of that folder to the disk, and damages it.
 pub fn put_damaged(from: &Path, disk: &SmallDisk) {
     copy_files(&from.join("lmdb"), &disk.folder().join("lmdb"));
-    made::zero_root(disk.folder());
+    pages::zero_root(disk.folder());
 }
 
 /// Takes all but so many bytes.
