@@ -29,6 +29,13 @@ fn a_thousand_records_go_over_one_connection_one_at_a_time() {
             assert!(answers.iter().all(|answer| answer.is_ok()), "{answers:?}");
         }
     });
+    let down = stage
+        .agent
+        .wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    assert_eq!(
+        down["error"],
+        "cannot connect: Connection refused (os error 111)"
+    );
     stage.server.up();
     stage.server.wait_delivered(MANY, DEADLINE);
     let posts = stage.server.posts();
@@ -79,6 +86,26 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
             keeps: false,
         },
         Manners {
+            name: "64 KiB and a byte",
+            answer: || Answer::status(200).body(&[b'x'; 64 * 1024 + 1]),
+            keeps: false,
+        },
+        Manners {
+            name: "a head of 60 KiB",
+            answer: || Answer::ok().header("X", &"x".repeat(60 << 10)),
+            keeps: true,
+        },
+        Manners {
+            name: "a head of 100 lines",
+            answer: || (0..99).fold(Answer::ok(), |answer, _| answer.header("X", "y")),
+            keeps: true,
+        },
+        Manners {
+            name: "ended by the close",
+            answer: || Answer::raw(200, b"HTTP/1.1 200 OK\r\n\r\nok").then(Ending::ThenClose),
+            keeps: false,
+        },
+        Manners {
             name: "no body",
             answer: || Answer::status(204),
             keeps: true,
@@ -87,7 +114,7 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
             name: "chunked",
             answer: || {
                 let chunked = b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n\
-                    2\r\n{}\r\n0\r\nTrailer: x\r\n\r\n";
+                    2;x=y\r\n{}\r\n0\r\nTrailer: x\r\n\r\n";
                 Answer::raw(200, chunked)
             },
             keeps: true,
@@ -157,56 +184,79 @@ fn a_kept_connection_that_was_closed_while_idle_is_replaced_at_once() {
 #[test]
 fn a_broken_exchange_is_repeated_with_the_same_key() {
     type Plan = fn() -> Answer;
-    let broken: [(&str, Plan, Duration); 4] = [
-        // 10 s by the agent's clock; the server's looks later.
+    // 10 s by the agent's clock; the server's looks later.
+    let mute = Duration::from_secs(7);
+    // How often; twice, where a kept connection that breaks without an answer is replaced
+    // without ado.
+    let broken: [(&str, Plan, u32, Duration); 6] = [
+        ("mute", || Answer::ok().then(Ending::Never), 1, mute),
         (
-            "mute",
-            || Answer::ok().then(Ending::Never),
-            Duration::from_secs(7),
+            "half a head",
+            || Answer::raw(200, b"HTTP/1.1 200 OK\r\n"),
+            1,
+            mute,
         ),
+        ("hints alone", hints, 1, mute),
         (
             "reset in the head",
             || Answer::ok().then(Ending::ResetAfter(9)),
+            2,
             Duration::ZERO,
         ),
         (
             "closed",
             || Answer::ok().then(Ending::Close),
+            2,
             Duration::ZERO,
         ),
         (
             "no HTTP",
             || Answer::raw(200, b"SSH-2.0-x\r\n\r\n"),
+            2,
             Duration::ZERO,
         ),
     ];
     scope(|scope| {
-        for (name, plan, least) in broken {
+        for (name, plan, times, least) in broken {
             scope.spawn(move || {
                 let server = MainServer::new_up();
                 on_try(&server, move |attempt| match attempt.record {
-                    // Twice, as a kept connection that breaks without an answer
-                    // is replaced without ado.
-                    "broken" if attempt.number <= 2 => plan(),
+                    "broken" if attempt.number <= times => plan(),
                     _ => Answer::ok(),
                 });
                 let stage = Stage::new(server);
                 stage.store(&texts(["good", "broken", "end"]));
                 stage.wait_for(r#""end""#);
                 let tries = stage.tries_of(r#""broken""#);
-                assert_eq!(tries.len(), 3, "{name}");
+                assert_eq!(tries.len() as u32, times + 1, "{name}");
                 let keys: HashSet<_> = tries.iter().map(|request| key_of(request)).collect();
                 assert_eq!(keys.len(), 1, "{name}");
+                let used: HashSet<_> = tries.iter().map(|request| request.connection).collect();
+                assert_eq!(used.len(), tries.len(), "{name}");
                 let waited = tries[1].at - tries[0].at;
                 assert!(
                     (least..least + Duration::from_secs(11)).contains(&waited),
                     "{name}: again after {waited:?}"
                 );
+                if !least.is_zero() {
+                    let broken = stage.agent.events_named("main_unreachable");
+                    let why = "timed out after 10s while waiting for the answer";
+                    assert_eq!(broken[0]["error"], why, "{name}");
+                }
                 assert_eq!(stage.set_aside().len(), 0, "{name}");
                 let mut gets = stage.server.gets();
-                gets.retain(|get| (tries[0].at..tries[2].at).contains(&get.at));
+                let end = tries[tries.len() - 1].at;
+                gets.retain(|get| (tries[0].at..end).contains(&get.at));
                 assert!(!gets.is_empty(), "{name}: probed before it goes on");
             });
         }
     });
+}
+
+/// Answers before the answer, which never comes.
+fn hints() -> Answer {
+    Answer::raw(
+        200,
+        &b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(1000),
+    )
 }

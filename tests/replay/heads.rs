@@ -25,6 +25,13 @@ fn unfinished() -> Answer {
     Answer::raw(200, HEAD)
 }
 
+/// Each byte comes soon, and all of them do not.
+fn trickling() -> Answer {
+    let body = [b'x'; 1000];
+    let answer = Answer::status(200).body(&body);
+    answer.then(Ending::Trickle(Duration::from_millis(20)))
+}
+
 fn no_chunk() -> Answer {
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
     Answer::raw(200, head)
@@ -32,10 +39,11 @@ fn no_chunk() -> Answer {
 
 #[test]
 fn a_2xx_whose_body_breaks_off_is_sent_for_once_more_and_then_the_head_decides() {
-    let plans: [(&str, Plan); 4] = [
+    let plans: [(&str, Plan); 5] = [
         ("short", short),
         ("reset", reset),
         ("unfinished", unfinished),
+        ("trickling", trickling),
         ("no chunk", no_chunk),
     ];
     scope(|scope| {
@@ -130,25 +138,31 @@ fn a_head_that_only_some_clients_read_is_no_reason_to_send_for_ever() {
         let lines = match attempt.record {
             "folded" => "X-A: one\r\n two\r\n",
             "blank" => "X-A : one\r\n",
+            "none" => "no header at all\r\n",
+            "control" => "X-A: \x01\r\n",
             _ => "",
         };
         let head = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\n{{}}");
         Answer::raw(200, head.as_bytes())
     });
     let stage = Stage::new(server);
-    let records = ["folded", "blank", "plain", "end"];
+    let records = ["folded", "blank", "none", "control", "plain", "end"];
     stage.store(&texts(records));
-    stage.wait_noted(4);
+    stage.wait_noted(6);
     let connections = records.map(|record| {
         let tries = stage.tries_of(&format!("{record:?}"));
         assert_eq!(tries.len(), 1, "{record}");
         tries[0].connection
     });
-    let [folded, blank, plain, end] = connections;
-    assert!(folded != blank && blank != plain && plain == end);
+    let [odd @ .., plain, end] = connections;
+    assert!(
+        odd.windows(2).all(|two| two[0] != two[1]),
+        "{connections:?}"
+    );
+    assert!(odd[3] != plain && plain == end, "{connections:?}");
     assert!(stage.agent.events_named("main_unreachable").is_empty());
     // None of it waited for a back-off.
     let posts = stage.server.posts();
-    let took = posts[3].at - posts[0].at;
+    let took = posts[5].at - posts[0].at;
     assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -1,8 +1,9 @@
 //! The probe (spec 5.2) as the server sees it.
 
+use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use crate::stage::{Stage, texts};
+use crate::stage::{DEADLINE, Stage, texts};
 use crate::support::agent::{Agent, session_file};
 use crate::support::server::{Answer, MainServer};
 use crate::support::{temp_folder, wait};
@@ -71,6 +72,65 @@ fn any_2xx_is_healthy_also_behind_three_redirects_on_the_same_host() {
         "POST /log",
     ];
     assert_eq!(seen, expected);
+    // It serves the records, too.
+    assert_eq!(stage.server.connections(), 1);
+}
+
+#[test]
+fn what_is_no_2xx_is_named_and_nothing_is_followed_elsewhere() {
+    let elsewhere = MainServer::new_up();
+    let port = elsewhere.port();
+    let (plain, login) = (
+        format!("http://127.0.0.1:{port}/"),
+        format!("//127.0.0.1:{port}/"),
+    );
+    let with_user = plain.replace("//", "//u:p@");
+    let away = |shown: &str| format!("answered 301 to another server, not followed: {shown}");
+    let slow = Answer::status(302).after(Duration::from_secs(2));
+    let cases = [
+        (Answer::status(300), "/a", "answered 300".to_owned()),
+        (Answer::status(304), "/", "answered 304".into()),
+        (Answer::status(301), "", "answered 301".into()),
+        (Answer::status(404), "", "answered 404".into()),
+        (Answer::status(503), "/", "answered 503".into()),
+        (Answer::status(302), "/", "more than 3 redirects".into()),
+        // Each answer comes within the 5 s of a probe, all of them together do not.
+        (
+            slow,
+            "/",
+            "timed out after 5s while waiting for the answer".into(),
+        ),
+        (Answer::status(301), &plain, away(&plain)),
+        (Answer::status(301), &login, away(&login)),
+        (
+            Answer::status(301),
+            &with_user,
+            away(&with_user.replace("u:p", "***")),
+        ),
+        (
+            Answer::status(301),
+            "https://u@127.0.0.1/",
+            away("https://***@127.0.0.1/"),
+        ),
+    ];
+    scope(|scope| {
+        for (answer, location, why) in cases {
+            scope.spawn(move || {
+                let server = MainServer::new_up();
+                let answer = match location {
+                    "" => answer,
+                    location => answer.header("Location", location),
+                };
+                server.on_get(move |_| answer.clone());
+                let stage = Stage::new(server);
+                let event = stage
+                    .agent
+                    .wait_event("main_unhealthy_accepting_logs", DEADLINE);
+                assert_eq!(event["error"], why);
+            });
+        }
+    });
+    assert_eq!(elsewhere.requests().len(), 0);
 }
 
 #[test]
@@ -129,5 +189,5 @@ fn the_delays_between_probes_grow() {
     stage.server.set_health(204);
     stage.wait_for(r#""a""#);
     let gone = || !stage.folder.path().join("agent-status.lock").exists();
-    wait::until(crate::stage::DEADLINE, "no flag", gone);
+    wait::until(DEADLINE, "no flag", gone);
 }

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::stage::{DEADLINE, Stage, key_of, on_try, texts};
-use crate::support::agent::session_file;
-use crate::support::samples;
+use crate::stage::{DEADLINE, Stage, key_of, lines, on_try, texts};
+use crate::support::agent::{Agent, session_file};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Answer, MainServer};
+use crate::support::{samples, store, temp_folder};
+use echopost::proto::store::StoredRecord;
+use echopost::store::record;
 
 const OWN: &str = "own-key-0123456789";
 const AGENTS: &str = "agents-key-abcdefghij";
@@ -109,6 +111,35 @@ fn a_record_set_aside_is_logged_whole_and_can_be_sent_again() {
         };
         assert_eq!(api_key(before), api_key(again));
     }
+}
+
+/// Such as an agent of another version may have taken.
+#[test]
+fn a_record_whose_key_no_header_can_hold_is_set_aside() {
+    let folder = temp_folder();
+    let value = |key: u64, api_key: &str| {
+        let record = StoredRecord {
+            json_data: "1".into(),
+            api_key: api_key.to_owned(),
+            ..StoredRecord::default()
+        };
+        (key, record::encoded(key, &record))
+    };
+    let values = [value(1, "a\r\nX-Injected: 1"), value(2, "schl\u{fc}ssel")];
+    store::put_raw(folder.path(), &values);
+    let server = MainServer::new_up();
+    let mut agent = Agent::builder(folder.path())
+        .health_url(&server.url())
+        .spawn();
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.posts().len(), 1);
+    let log = session_file(folder.path(), "agent-failure.log").expect("a log");
+    let aside = &lines(&log)[0];
+    assert_eq!(
+        (&aside["key"], &aside["json_data"]),
+        (&1.into(), &"1".into())
+    );
+    assert_eq!(aside["answer"], "no HTTP header can hold its api_key");
 }
 
 fn no_key_shows(stage: &Stage) {

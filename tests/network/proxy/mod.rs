@@ -12,6 +12,9 @@ mod socks;
 use crate::stage;
 use crate::support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use forward::{Proxy, Way};
 use stage::{DEADLINE, Stage, texts};
 use support::server::{Answer, MainServer};
@@ -137,6 +140,82 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
         proxy.up(before);
         stage.stop_after(&records);
         stage.expect_all(&records);
+    });
+}
+
+/// The test's own server in the proxy's place sees what goes over the wire.
+#[test]
+fn requests_name_the_whole_url_and_carry_both_credentials() {
+    let server = MainServer::new_up();
+    let proxy = server.url().replace("://", "://user:p%40ss@");
+    let stage = Stage::with(server, |agent| {
+        let agent = agent.health_url("http://main:pass@main.test:81/base");
+        agent.env("HTTP_PROXY", &proxy)
+    });
+    stage.store(&texts(["a"]));
+    stage.wait_for("\"a\"");
+    let requests = stage.server.requests();
+    let line = |at: usize| format!("{} {}", requests[at].method, requests[at].path);
+    assert_eq!(line(0), "GET http://main.test:81/base/");
+    assert_eq!(line(1), "POST http://main.test:81/base/log");
+    for request in &requests {
+        assert_eq!(request.header("host"), Some("main.test:81"));
+        assert_eq!(request.header("authorization"), Some("Basic bWFpbjpwYXNz"));
+        assert_eq!(
+            request.header("proxy-authorization"),
+            Some("Basic dXNlcjpwQHNz")
+        );
+    }
+    assert_eq!(stage.server.connections(), 1);
+}
+
+/// A record may be set aside for such an answer, so that it must be the main server's own.
+#[test]
+fn an_answer_counts_only_if_the_main_server_is_there_to_give_it() {
+    let cases = [
+        (
+            500,
+            500,
+            "answered 500, and the probe after it: answered 500",
+        ),
+        (
+            503,
+            400,
+            "answered 400, and the probe after it: answered 503",
+        ),
+        (
+            401,
+            401,
+            "answered 401, and the probe after it: answered 401",
+        ),
+        (200, 407, "it wants other credentials (407)"),
+    ];
+    side_by_side(cases, |(get, post, why)| {
+        let server = MainServer::new_up();
+        let sick = Arc::new(AtomicBool::new(true));
+        let (probed, refused) = (Arc::clone(&sick), Arc::clone(&sick));
+        let mut first = true;
+        server.on_get(
+            move |_| match std::mem::take(&mut first) || !probed.load(Relaxed) {
+                true => Answer::status(200),
+                false => Answer::status(get),
+            },
+        );
+        server.on_post(move |_| match refused.load(Relaxed) {
+            true => Answer::status(post),
+            false => Answer::ok(),
+        });
+        let proxy = server.url();
+        let stage = Stage::with(server, |agent| {
+            let agent = agent.health_url("http://main.test:81").api_key("key");
+            agent.env("HTTP_PROXY", &proxy.replace("://", "://user:s3cr3t@"))
+        });
+        stage.store(&texts(["a"]));
+        let shown = proxy.replace("://", "://***@");
+        stage.wait_complaint(&format!("through the proxy {shown}: {why}"));
+        sick.store(false, Relaxed);
+        stage.wait_for("\"a\"");
+        assert!(stage.set_aside().is_empty(), "{get} {post}");
     });
 }
 

@@ -8,4 +8,3 @@ mod large;
 mod proxy;
 mod python;
 mod stage;
-mod unreadable;
