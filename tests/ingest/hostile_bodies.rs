@@ -9,16 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use echopost::limits::STREAM_WINDOW;
-use support::hostile::{Frame, Got, Raw, call, message, prefixed, promise, whole_call};
+use support::raw::{Frame, Got, Raw, begun, call, message, prefixed, whole_call};
 use support::sender::{Sender, block_on};
 use support::siege::{Siege, honest, honest_with};
-use support::wire::{DATA, END_STREAM, HEADERS, frame};
-
-/// Frame types and a flag of RFC 9113 section 6.
-const SETTINGS: u8 = 4;
-const WINDOW_UPDATE: u8 = 8;
-const PING: u8 = 6;
-const ACK: u8 = 1;
+use support::wire::{ACK, DATA, END_STREAM, HEADERS, PING, SETTINGS, WINDOW_UPDATE, frame};
 
 const LARGE: usize = 4_000_000;
 /// An honest call takes milliseconds; the machine may be busy.
@@ -34,7 +28,7 @@ const WINDOW: usize = STREAM_WINDOW as usize - 5;
 /// A call that declares a large body and sends `length` bytes of it.
 fn stalled(socket: &Path, length: usize) -> Raw {
     let mut raw = Raw::open(socket);
-    let body = [promise(LARGE), vec![b' '; length]].concat();
+    let body = begun(LARGE, length);
     let (first, rest) = body.split_at(body.len().min(16_000));
     raw.call(1, first, 0);
     raw.send(&frame(DATA, 0, 1, rest));
@@ -122,22 +116,6 @@ fn a_record_that_comes_whole_while_it_is_in_line_is_taken() {
     assert_eq!(siege.stop(), 1 + 4);
 }
 
-/// They are not even in the line for the budget.
-#[test]
-fn clients_that_promise_bodies_and_send_little_hold_nobody() {
-    let siege = Siege::start();
-    let socket = siege.socket();
-    let mut raw = Raw::open(&socket);
-    for stream in (1..120).step_by(2) {
-        raw.call(stream, &promise(LARGE), 0);
-    }
-    let _little: Vec<Raw> = (0..30).map(|_| stalled(&socket, 1000)).collect();
-    for _ in 0..3 {
-        honest_with(&socket, &large_json(), PROMPT);
-    }
-    assert_eq!(siege.stop(), 4);
-}
-
 #[test]
 fn a_trickle_is_no_progress_when_others_wait() {
     let siege = Siege::start();
@@ -176,27 +154,6 @@ fn a_pause_is_allowed_while_nobody_waits() {
     raw.send(&frame(DATA, END_STREAM, 1, second));
     let answer = wait_answer(&mut raw, 1, PROMPT);
     assert!(!status_alone(&answer), "{answer:?}");
-}
-
-#[test]
-fn many_large_records_at_once_are_all_taken() {
-    let siege = Siege::start();
-    let socket = siege.socket();
-    let json = format!("\"{}\"", "x".repeat(3_900_000));
-    let answers = block_on(async {
-        let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..24 {
-            let (sender, json) = (Sender::reconnecting(&socket), json.clone());
-            calls.spawn(async move { sender.send(&json, &["p"], "k").await });
-        }
-        calls.join_all().await
-    });
-    for answer in answers {
-        assert!(answer.expect("stored").success);
-    }
-    let peak = siege.agent.hwm_kib();
-    assert!(peak.is_none_or(|kib| kib <= PEAK_KIB), "{peak:?} KiB");
-    assert_eq!(siege.stop(), 25);
 }
 
 /// gRPC clients put all their channels to one socket on one connection: the

@@ -6,10 +6,11 @@ use crate::support;
 use std::time::{Duration, Instant};
 
 use echopost::limits::HEADER_STALL;
-use support::hostile::{Frame, Raw, header_block, header_block_with, message, whole_call};
+use support::raw::{Frame, Raw, header_block, header_block_with, message, whole_call};
 use support::siege::{Siege, honest};
 use support::wire::{
-    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame, opening,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, frame, opening,
 };
 
 /// HEADER_STALL, and what a busy machine may add.
@@ -21,17 +22,14 @@ const PROMPT: Duration = Duration::from_secs(15);
 
 #[test]
 fn clients_that_stop_halfway_are_dropped() {
-    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]);
+    let settings = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]);
     let headers = frame(HEADERS, END_HEADERS, 1, &header_block());
     let whole = |parts: &[&[u8]]| parts.concat();
     let halves = [
         ("nothing at all", Vec::new()),
         ("half the preface", opening()[..11].to_vec()),
-        ("no SETTINGS", opening()[..24].to_vec()),
-        (
-            "half the SETTINGS",
-            whole(&[&opening()[..24], &settings[..12]]),
-        ),
+        ("no SETTINGS", PREFACE.to_vec()),
+        ("half the SETTINGS", whole(&[PREFACE, &settings[..12]])),
         ("half the headers", whole(&[&opening(), &headers[..40]])),
         (
             "no end of the headers",
@@ -144,12 +142,12 @@ fn empty_continuations_and_unknown_frames_do_not_hold_others() {
     let siege = Siege::start();
     let socket = siege.socket();
     let floods: Vec<Vec<u8>> = vec![
-        frame(CONTINUATION, 0, 1, &[]),      // in a header block
-        frame(0xfa, 0, 0, &[0; 100]),        // RFC 9113 5.5: to be ignored
-        frame(6, 0, 0, &[0; 8]),             // PING: each wants an answer
-        frame(4, 0, 0, &[0, 4, 0, 0, 9, 9]), // SETTINGS: each wants an answer
-        frame(8, 0, 0, &[0, 0, 0, 1]),       // WINDOW_UPDATE
-        frame(2, 0, 1, &[0, 0, 0, 0, 1]),    // PRIORITY
+        frame(CONTINUATION, 0, 1, &[]),             // in a header block
+        frame(0xfa, 0, 0, &[0; 100]),               // RFC 9113 5.5: to be ignored
+        frame(PING, 0, 0, &[0; 8]),                 // PING: each wants an answer
+        frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 9, 9]), // SETTINGS: each wants an answer
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),  // WINDOW_UPDATE
+        frame(2, 0, 1, &[0, 0, 0, 0, 1]),           // PRIORITY
     ];
     let flooders: Vec<_> = floods
         .into_iter()
@@ -196,8 +194,8 @@ fn a_broken_frame_costs_its_connection_alone() {
         frame(HEADERS, END_HEADERS, 0, &header_block()), // no stream
         frame(HEADERS, END_HEADERS, 1, &[0xff; 20]),     // no HPACK
         frame(CONTINUATION, END_HEADERS, 1, &header_block()), // continues nothing
-        frame(0, END_STREAM, 1, b"x"),                   // DATA without HEADERS
-        frame(4, 0, 0, &[0; 5]),                         // no SETTINGS
+        frame(DATA, END_STREAM, 1, b"x"),                // DATA without HEADERS
+        frame(SETTINGS, 0, 0, &[0; 5]),                  // no SETTINGS
         frame(5, END_HEADERS, 1, &header_block()),       // PUSH_PROMISE
         vec![0xff; 9],                                   // 16 MiB of an unknown frame
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),

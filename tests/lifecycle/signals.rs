@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::agent::{Agent, names_in};
-use support::raw;
+use support::raw::{self, Raw};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, Ending, MainServer};
 use support::{store, temp_folder, wait};
@@ -71,7 +71,7 @@ fn a_signal_ends_it_whatever_the_server_and_clients_do() {
         });
         let socket = agent.socket();
         let _clients = (
-            raw::silent(&socket),
+            Raw::connect(&socket),
             raw::half_open(&socket),
             raw::half_sent(&socket, 100, 50),
         );

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
-use support::{raw, store, temp_folder, wait};
+use support::{stale_socket, store, temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -38,7 +38,7 @@ fn lose(what: &str, socket: &Path) {
         "renamed" => fs::rename(socket, socket.with_extension("old")).expect("rename"),
         "replaced" => {
             let other = socket.with_extension("new");
-            raw::stale(&other);
+            stale_socket(&other);
             fs::rename(other, socket).expect("replace");
         }
         _ => unreachable!("{what}"),

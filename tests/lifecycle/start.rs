@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
-use support::{raw, temp_folder, wait};
+use support::{stale_socket, temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -114,9 +114,9 @@ fn a_stale_socket_is_replaced() {
     let folder = temp_folder();
     let server = MainServer::new_down();
     let path = folder.path().join("data-nadhi-agent.sock");
-    raw::stale(&path);
+    stale_socket(&path);
     // And what a crash amid the start left.
-    raw::stale(&folder.path().join(".data-nadhi-agent.so"));
+    stale_socket(&folder.path().join(".data-nadhi-agent.so"));
     let agent = Agent::builder(folder.path())
         .health_url(&server.url())
         .spawn();

@@ -16,6 +16,7 @@ use crate::support::rng::Rng;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::MainServer;
 use crate::support::wait;
+use crate::support::wire::PREFACE;
 
 /// For an agent to end after a signal.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -192,12 +193,11 @@ fn stop(agent: &mut Agent, rng: &mut Rng) {
 
 /// Clients that do not know what they want. There may be no agent.
 fn odd_clients(socket: &Path, rng: &mut Rng) {
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     for _ in 0..rng.below(8) {
         if let Ok(mut stream) = UnixStream::connect(socket) {
-            let length = rng.index(preface.len());
+            let length = rng.index(PREFACE.len());
             // It may have been closed already.
-            let _ = stream.write_all(&preface[..length]);
+            let _ = stream.write_all(&PREFACE[..length]);
         }
     }
     let sender = Sender::reconnecting(socket);

@@ -6,22 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::crowds::client::{Client, PING};
+use crate::crowds::client::Client;
 use crate::crowds::{ANY_KIB, PATIENCE, Trial, json, record};
-use crate::support::hostile::{Got, Raw, call, header_block_with, promise};
+use crate::support::raw::{Got, Raw, begun, call, header_block_with, promise};
 use crate::support::siege::Siege;
 use crate::support::wait;
-use crate::support::wire::{DATA, END_HEADERS, HEADERS, frame, opening};
+use crate::support::wire::{DATA, END_HEADERS, HEADERS, PING, frame, opening};
 
 const LARGE: usize = 4_000_000;
 
 fn odd(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|n| 2 * n + 1)
-}
-
-/// The start of a message and so many bytes of it.
-fn begun(promised: usize, sent: usize) -> Vec<u8> {
-    [promise(promised), vec![b' '; sent]].concat()
 }
 
 /// Honest clients are served beside the crowd, which makes no more of the agent than

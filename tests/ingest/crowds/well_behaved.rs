@@ -9,11 +9,12 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::crowds::client::{ACK, PING, SETTINGS};
 use crate::crowds::{CROWD_SERVED, HONEST_KIB, Trial, json};
-use crate::support::hostile::{Got, Raw, whole_call};
+use crate::support::raw::{Got, Raw, whole_call};
 use crate::support::sender::{Sender, block_on};
-use crate::support::wire::{DATA, END_STREAM, HEADERS, RST_STREAM, frame, opening};
+use crate::support::wire::{
+    ACK, DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, frame, opening,
+};
 
 /// A parameter of RFC 9113 section 6.5.2.
 const MAX_CONCURRENT_STREAMS: u16 = 3;

@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
+use support::raw::Raw;
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
-use support::{raw, store, temp_folder, wait};
+use support::{stale_socket, store, temp_folder, wait};
 use unit::{DEADLINE, PASS, Unit, call, sleep_micros};
 
 fn inode(path: &Path) -> u64 {
@@ -35,7 +36,7 @@ fn the_passed_socket_is_served_and_its_file_is_never_touched() {
     let socket = folder.path().join("data-nadhi-agent.sock");
     // What an agent of before there was a unit left where its name led.
     fs::create_dir(folder.path().join(".agent")).expect("a folder");
-    raw::stale(&folder.path().join(".agent/socket-0123456789abcdef"));
+    stale_socket(&folder.path().join(".agent/socket-0123456789abcdef"));
     let file = inode(&socket);
 
     // Who came before the agent is served, too.
@@ -243,7 +244,7 @@ fn stays_after_all() -> bool {
     // A client that comes during the probe before it leaves, and says nothing.
     let (socket, silent) = (agent.socket(), Mutex::new(None));
     server.on_get(move |_| {
-        *silent.lock().expect("the client") = Some(raw::silent(&socket));
+        *silent.lock().expect("the client") = Some(Raw::connect(&socket));
         Answer::status(200)
     });
     wait::until(DEADLINE, "the probe before it leaves", || {

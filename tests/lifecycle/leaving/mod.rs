@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
-use support::raw;
+use support::raw::{self, Raw};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
 use support::{temp_folder, wait};
@@ -181,7 +181,7 @@ fn stuck_clients(socket: &Path) -> impl Sized + use<> {
         .block_on(kept.send("\"kept\"", &[], ""))
         .expect("an answer");
     (
-        raw::silent(socket),
+        Raw::connect(socket),
         raw::half_open(socket),
         raw::half_sent(socket, 100, 50),
         (runtime, kept),

@@ -13,7 +13,7 @@ use crate::name::{DEADLINE, link, send};
 use crate::support::agent::{Agent, names_in};
 use crate::support::sender::Sender;
 use crate::support::server::MainServer;
-use crate::support::{raw, temp_folder, wait};
+use crate::support::{stale_socket, temp_folder, wait};
 
 fn start(base: &Path, server: &MainServer) -> Agent {
     let mut agent = Agent::builder(base).health_url(&server.url()).spawn();
@@ -88,7 +88,7 @@ fn a_stale_link_is_replaced_and_any_other_is_in_the_way() {
         let name = folder.path().join("data-nadhi-agent.sock");
         symlink(target, &name).expect("a link");
         fs::create_dir(folder.path().join(".agent")).expect("a folder");
-        raw::stale(&folder.path().join(".agent/socket-0123456789abcdef"));
+        stale_socket(&folder.path().join(".agent/socket-0123456789abcdef"));
         symlink("/proc/1/fd/3/socket", folder.path().join(".agent/socket")).expect("a link");
         let mut agent = Agent::builder(folder.path())
             .health_url(&server.url())

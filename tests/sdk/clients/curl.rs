@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::clients::frames::message;
 use crate::clients::stage::Stage;
-use crate::support::hostile;
+use crate::support::raw;
 
 const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
 
@@ -56,7 +56,7 @@ fn curl_is_told_of_an_unknown_path_and_of_a_bad_key_without_a_stream_error() {
     let stage = Stage::new();
     let record = message("1");
     let long = format!("idempotency-key: {}", "k".repeat(300));
-    let bad_key = hostile::prefixed(b"\x0a\x011\x1a\x03a\nb");
+    let bad_key = raw::prefixed(b"\x0a\x011\x1a\x03a\nb");
     let larger = message(&format!("\"{}\"", "x".repeat(15_000)));
     let large = message(&format!("\"{}\"", "x".repeat(60_000)));
     let bad_json = message(&"x".repeat(60_000));

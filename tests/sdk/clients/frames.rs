@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::clients::program::{Program, folder};
 use crate::clients::stage::Stage;
-use crate::support::hostile;
+use crate::support::raw;
 use crate::venv;
 
 /// `frames.py` on a connection.
@@ -61,7 +61,7 @@ fn headers_of(method: &str, path: &str) -> Vec<Value> {
 
 /// A record with its prefix.
 pub fn message(json: &str) -> Vec<u8> {
-    hostile::message(json)
+    raw::message(json)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -143,7 +143,7 @@ fn a_call_that_is_not_one_whole_message_is_told_so_and_its_connection_goes_on() 
         ),
         (
             "no protobuf",
-            vec![last_data(&hostile::prefixed(&[0xff; 9]))],
+            vec![last_data(&raw::prefixed(&[0xff; 9]))],
             "",
         ),
         (

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::clients::frames::Frames;
 use crate::clients::program::Program;
 use crate::clients::stage::{Stage, expect_stored, send};
-use crate::clients::tap::{From, GOAWAY, PING, Tap};
+use crate::clients::tap::{From, Tap};
+use crate::support::wire::{GOAWAY, PING};
 
 /// Pings as often as clients of gRPC may be told to send them.
 pub fn eager() -> Value {

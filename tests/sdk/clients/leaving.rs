@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::clients::stage::Stage;
-use crate::support::hostile::{Got, Raw, call, header_block, message};
-use crate::support::wire::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame};
+use crate::support::raw::{Got, Raw, call, header_block, message};
+use crate::support::wire::{
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, frame,
+};
 
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const ACK: u8 = 1;
 /// The agent has 2 s to exit, whatever its clients do.
 const DEADLINE: Duration = Duration::from_millis(1500);
 

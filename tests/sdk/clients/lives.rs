@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::clients::program::Program;
 use crate::clients::stage::{DEADLINE, Stage, expect_stored, record, send};
-use crate::clients::tap::{DATA, From, Tap};
+use crate::clients::tap::{From, Tap};
+use crate::support::wire::DATA;
 use crate::support::{store, wait};
 
 #[test]

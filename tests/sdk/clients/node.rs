@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use crate::clients::keepalive::eager;
 use crate::clients::program::{Program, folder, target};
 use crate::clients::stage::{DEADLINE, Stage, expect_stored, record, send};
-use crate::clients::tap::{DATA, From, GOAWAY, PING, Tap};
+use crate::clients::tap::{From, Tap};
 use crate::support::wait;
+use crate::support::wire::{DATA, GOAWAY, PING};
 
 /// The version that the tests were written with.
 const GRPC_JS: &str = "1.14.0";
