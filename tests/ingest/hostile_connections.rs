@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::raw::{Got, Raw, call, whole_call};
+use support::rng::rounds;
 use support::sender::{Sender, block_on};
 use support::siege::Siege;
 use support::wait;
@@ -221,7 +222,7 @@ fn a_connection_for_each_call_leaves_nothing_behind() {
     let look = || (siege.agent.rss_kib(), siege.agent.descriptors());
     let (mut early, mut sent) = ((None, None), 0);
     block_on(async {
-        for n in 0..10_000 {
+        for n in 0..rounds(2_500) {
             let answer = sender.send(r#"{"level":"info"}"#, &["p"], "k").await;
             assert!(answer.expect("stored").success);
             sent += 1;

@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Applications at a time, each with a folder of its own.
 const LANES: u64 = 16;
 /// Calls of each.
-const ROUNDS: u64 = 8;
+const ROUNDS: u64 = 5;
 
 /// One application and the agents it has started.
 struct Lane<'a> {

@@ -202,12 +202,12 @@ fn everywhere(place: fn() -> Place, test: impl Fn(Kind, usize, Place) + Sync) {
     let test = &test;
     std::thread::scope(|scope| {
         for kind in [Kind::Terminal, Kind::Pipe, Kind::Fifo, Kind::Socket] {
-            scope.spawn(move || {
-                for left in [0, 100, 700] {
+            for left in [0, 100, 700] {
+                scope.spawn(move || {
                     println!("{kind:?} with {left} bytes of room");
                     test(kind, left, place());
-                }
-            });
+                });
+            }
         }
     });
 }

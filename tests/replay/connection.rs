@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::stage::{DEADLINE, Stage, key_of, on_try, texts};
+use crate::support::fixture::{DEADLINE, Fixture, key_of, on_try, texts};
 use crate::support::sender::block_on;
 use crate::support::server::{Answer, Ending, MainServer};
 
@@ -16,8 +16,8 @@ const MANY: usize = 1000;
 
 #[test]
 fn a_thousand_records_go_over_one_connection_one_at_a_time() {
-    let mut stage = Stage::new(MainServer::new_down());
-    let sender = Arc::new(stage.sender());
+    let mut fixture = Fixture::down();
+    let sender = Arc::new(fixture.sender());
     block_on(async {
         for records in texts(0..MANY).chunks(50) {
             let mut calls = JoinSet::new();
@@ -29,22 +29,22 @@ fn a_thousand_records_go_over_one_connection_one_at_a_time() {
             assert!(answers.iter().all(|answer| answer.is_ok()), "{answers:?}");
         }
     });
-    let down = stage
+    let down = fixture
         .agent
         .wait_event("main_unhealthy_accepting_logs", DEADLINE);
     assert_eq!(
         down["error"],
         "cannot connect: Connection refused (os error 111)"
     );
-    stage.server.up();
-    stage.server.wait_delivered(MANY, DEADLINE);
-    let posts = stage.server.posts();
+    fixture.server.up();
+    fixture.server.wait_delivered(MANY, DEADLINE);
+    let posts = fixture.server.posts();
     assert_eq!(posts.len(), MANY);
     let records: HashSet<_> = posts.iter().map(|post| post.log_data().to_vec()).collect();
     assert_eq!(records.len(), MANY);
     // The probe's connection is the one that is kept.
-    assert_eq!(stage.server.connections(), 1);
-    assert_eq!(stage.server.most_in_flight(), 1);
+    assert_eq!(fixture.server.connections(), 1);
+    assert_eq!(fixture.server.most_in_flight(), 1);
 }
 
 /// What a server may do with an answer, on `connections` for five records.
@@ -139,14 +139,14 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
     ];
     for manners in table {
         let name = manners.name;
-        let mut stage = Stage::new(MainServer::new_down());
+        let mut fixture = Fixture::down();
         let answer = manners.answer;
-        stage.server.on_post(move |_| answer());
+        fixture.server.on_post(move |_| answer());
         let records = texts(0..5);
-        stage.store(&records);
-        stage.server.up();
-        stage.wait_for(&records[4]);
-        let posts = stage.server.posts();
+        fixture.store(&records);
+        fixture.server.up();
+        fixture.wait_for(&records[4]);
+        let posts = fixture.server.posts();
         let order: Vec<_> = posts.iter().map(|post| post.log_data()).collect();
         let records: Vec<_> = records.iter().map(String::as_bytes).collect();
         assert_eq!(order, records, "{name}: each once, in order");
@@ -154,11 +154,11 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
         let expected = if manners.keeps { 1 } else { 5 };
         assert_eq!(used.len(), expected, "{name}");
         // A connection replaced is no outage: no probe, no back-off.
-        let mut gets = stage.server.gets();
+        let mut gets = fixture.server.gets();
         gets.retain(|get| get.at < posts[4].at);
         assert_eq!(gets.len(), 1, "{name}");
         assert_eq!(
-            stage.agent.events_named("main_unreachable").len(),
+            fixture.agent.events_named("main_unreachable").len(),
             0,
             "{name}"
         );
@@ -168,17 +168,17 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
 #[test]
 fn a_kept_connection_that_was_closed_while_idle_is_replaced_at_once() {
     // In standby, so that it does not leave between two records.
-    let mut stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
+    let mut fixture = Fixture::standby(MainServer::new_up());
     let records = texts(0..4);
     for (count, json) in (1..).zip(&records) {
-        stage.store(std::slice::from_ref(json));
-        stage.wait_noted(count);
-        stage.server.down();
-        stage.server.up();
+        fixture.store(std::slice::from_ref(json));
+        fixture.wait_noted(count);
+        fixture.server.down();
+        fixture.server.up();
     }
-    assert_eq!(stage.server.posts().len(), records.len());
-    assert_eq!(stage.agent.events_named("main_unreachable").len(), 0);
-    assert_eq!(stage.set_aside().len(), 0);
+    assert_eq!(fixture.server.posts().len(), records.len());
+    assert_eq!(fixture.agent.events_named("main_unreachable").len(), 0);
+    assert_eq!(fixture.set_aside().len(), 0);
 }
 
 #[test]
@@ -224,10 +224,10 @@ fn a_broken_exchange_is_repeated_with_the_same_key() {
                     "broken" if attempt.number <= times => plan(),
                     _ => Answer::ok(),
                 });
-                let stage = Stage::new(server);
-                stage.store(&texts(["good", "broken", "end"]));
-                stage.wait_for(r#""end""#);
-                let tries = stage.tries_of(r#""broken""#);
+                let fixture = Fixture::new(server);
+                fixture.store(&texts(["good", "broken", "end"]));
+                fixture.wait_for(r#""end""#);
+                let tries = fixture.tries_of(r#""broken""#);
                 assert_eq!(tries.len() as u32, times + 1, "{name}");
                 let keys: HashSet<_> = tries.iter().map(|request| key_of(request)).collect();
                 assert_eq!(keys.len(), 1, "{name}");
@@ -239,12 +239,12 @@ fn a_broken_exchange_is_repeated_with_the_same_key() {
                     "{name}: again after {waited:?}"
                 );
                 if !least.is_zero() {
-                    let broken = stage.agent.events_named("main_unreachable");
+                    let broken = fixture.agent.events_named("main_unreachable");
                     let why = "timed out after 10s while waiting for the answer";
                     assert_eq!(broken[0]["error"], why, "{name}");
                 }
-                assert_eq!(stage.set_aside().len(), 0, "{name}");
-                let mut gets = stage.server.gets();
+                assert_eq!(fixture.set_aside().len(), 0, "{name}");
+                let mut gets = fixture.server.gets();
                 let end = tries[tries.len() - 1].at;
                 gets.retain(|get| (tries[0].at..end).contains(&get.at));
                 assert!(!gets.is_empty(), "{name}: probed before it goes on");

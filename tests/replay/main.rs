@@ -16,8 +16,6 @@ mod refused_calls;
 mod rotated_key;
 mod set_aside;
 mod set_aside_blocked;
-#[allow(dead_code)] // each test file uses a part
-mod stage;
 mod standby;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,7 +1,7 @@
 //! Calls that are refused (spec 3): with the right status and its reason, and
 //! without a trace in the store.
 
-use crate::stage::{Stage, texts};
+use crate::support::fixture::{Fixture, texts};
 use crate::support::raw::{prefixed, promise};
 use crate::support::sender::block_on;
 use crate::support::server::MainServer;
@@ -12,15 +12,15 @@ use tonic::Code;
 
 /// Sends what must be refused, then one good record: that it arrives alone
 /// shows that nothing of the rest was stored.
-fn nothing_but_the_good_one(calls: impl AsyncFnOnce(&Stage)) {
+fn nothing_but_the_good_one(calls: impl AsyncFnOnce(&Fixture)) {
     // In standby, so that it does not leave while nothing is stored.
-    let stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
-    block_on(calls(&stage));
+    let fixture = Fixture::standby(MainServer::new_up());
+    block_on(calls(&fixture));
     let good = texts(["good"]);
-    stage.store(&good);
-    stage.wait_for(&good[0]);
-    assert_eq!(stage.server.posts().len(), 1);
-    assert_eq!(stage.agent.stderr(), "");
+    fixture.store(&good);
+    fixture.wait_for(&good[0]);
+    assert_eq!(fixture.server.posts().len(), 1);
+    assert_eq!(fixture.agent.stderr(), "");
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn what_is_no_json_value_is_refused_with_its_position_and_not_stored() {
         ("\u{0}", "line 1 column 1"),
         (deep.as_str(), "line 1 column 100000"),
     ];
-    nothing_but_the_good_one(async |stage| {
-        let sender = stage.sender();
+    nothing_but_the_good_one(async |fixture| {
+        let sender = fixture.sender();
         for (json, position) in table {
             let status = sender.send(json, &["p"], "").await.expect_err(json);
             assert_eq!(
@@ -146,8 +146,8 @@ fn broken_calls_are_refused_with_the_status_that_grpc_has_for_them() {
             Code::InvalidArgument,
         ),
     ];
-    nothing_but_the_good_one(async |stage| {
-        let sender = stage.sender();
+    nothing_but_the_good_one(async |fixture| {
+        let sender = fixture.sender();
         for (what, path, body, code) in table {
             let status = sender.raw(path, body).await;
             assert_eq!(status.code(), code, "{what}: {status:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::stage::{Stage, on_try, texts};
+use crate::support::fixture::{Fixture, on_try, texts};
 use crate::support::sender::block_on;
 use crate::support::server::{Answer, Ending, MainServer};
 
@@ -69,20 +69,20 @@ fn an_unreadable_answer_is_named_and_tried_again_after_a_pause() {
                     "odd" if attempt.number <= 2 => answer.clone(),
                     _ => Answer::ok(),
                 });
-                let stage = Stage::new(server);
-                stage.store(&texts(["good", "odd", "end"]));
-                stage.wait_for(r#""end""#);
+                let fixture = Fixture::new(server);
+                fixture.store(&texts(["good", "odd", "end"]));
+                fixture.wait_for(r#""end""#);
 
                 let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
-                expect_reason(&stage, Some(&reason), &shown);
-                let tries = stage.tries_of(r#""odd""#);
+                expect_reason(&fixture, Some(&reason), &shown);
+                let tries = fixture.tries_of(r#""odd""#);
                 assert_eq!(tries.len(), 3, "{shown}");
                 for two in tries.windows(2) {
                     let pause = two[1].at - two[0].at;
                     assert!(pause >= PAUSE_MIN, "{shown}: again after {pause:?}");
                 }
-                assert!(stage.set_aside().is_empty(), "{shown}");
-                let peak = stage.agent.hwm_kib();
+                assert!(fixture.set_aside().is_empty(), "{shown}");
+                let peak = fixture.agent.hwm_kib();
                 assert!(
                     peak.is_none_or(|kib| kib < PEAK_MAX_KIB),
                     "{shown}: {peak:?}"
@@ -93,8 +93,8 @@ fn an_unreadable_answer_is_named_and_tried_again_after_a_pause() {
 }
 
 /// Tries failed for this reason, or none did; one event a second tells of them.
-fn expect_reason(stage: &Stage, reason: Option<&str>, case: &str) {
-    let events = stage.agent.events_named("main_unreachable");
+fn expect_reason(fixture: &Fixture, reason: Option<&str>, case: &str) {
+    let events = fixture.agent.events_named("main_unreachable");
     assert_eq!(events.is_empty(), reason.is_none(), "{case}: {events:?}");
     for event in events {
         assert_eq!(event["error"].as_str(), reason, "{case}");
@@ -126,23 +126,23 @@ fn a_kept_connection_that_ends_is_replaced_at_once() {
         ),
     ];
     for (record, case, answer) in cases {
-        let mut stage = Stage::new(MainServer::new_down());
-        on_try(&stage.server, move |attempt| match attempt.number {
+        let mut fixture = Fixture::down();
+        on_try(&fixture.server, move |attempt| match attempt.number {
             1 if attempt.record == record => answer.clone(),
             _ => Answer::ok(),
         });
         let records = texts(["a", "b", "c"]);
-        stage.store(&records);
-        stage.server.up();
-        stage.wait_noted(3);
+        fixture.store(&records);
+        fixture.server.up();
+        fixture.wait_noted(3);
         let tries: Vec<_> = records
             .iter()
-            .map(|json| stage.tries_of(json).len())
+            .map(|json| fixture.tries_of(json).len())
             .collect();
         let resent = usize::from(record == "b");
         assert_eq!(tries, [1, 1 + resent, 1], "{case}");
-        expect_reason(&stage, None, case);
-        assert_eq!(stage.server.connections(), 2, "{case}");
+        expect_reason(&fixture, None, case);
+        assert_eq!(fixture.server.connections(), 2, "{case}");
     }
 }
 
@@ -154,11 +154,11 @@ fn a_fresh_connection_that_is_closed_unanswered_is_a_failure() {
         "odd" if attempt.number <= 2 => Answer::ok().then(Ending::Close),
         _ => Answer::ok(),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["good", "odd", "end"]));
-    stage.wait_for(r#""end""#);
-    expect_reason(&stage, Some(CLOSED), "twice");
-    let tries = stage.tries_of(r#""odd""#);
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["good", "odd", "end"]));
+    fixture.wait_for(r#""end""#);
+    expect_reason(&fixture, Some(CLOSED), "twice");
+    let tries = fixture.tries_of(r#""odd""#);
     assert_eq!(tries.len(), 3);
     let pause = tries[2].at - tries[1].at;
     assert!(pause >= PAUSE_MIN, "again after {pause:?}");
@@ -181,15 +181,15 @@ fn a_status_that_no_one_knows_is_not_now() {
                     1 => Answer::raw(status, head.as_bytes()),
                     _ => Answer::ok(),
                 });
-                let stage = Stage::new(server);
-                stage.store(&texts(["odd"]));
-                stage.wait_for(r#""odd""#);
-                let events = stage.agent.events_named("main_not_taking_logs");
+                let fixture = Fixture::new(server);
+                fixture.store(&texts(["odd"]));
+                fixture.wait_for(r#""odd""#);
+                let events = fixture.agent.events_named("main_not_taking_logs");
                 assert_eq!(events[0]["status"], status);
-                expect_reason(&stage, None, line);
+                expect_reason(&fixture, None, line);
                 // The server may not have read the record: what is left of it would be taken
                 // for the next request.
-                let tries = stage.tries_of(r#""odd""#);
+                let tries = fixture.tries_of(r#""odd""#);
                 let connections: HashSet<_> = tries.iter().map(|one| one.connection).collect();
                 assert_eq!(connections.len(), 2, "{line}");
             });
@@ -202,22 +202,22 @@ fn a_status_that_no_one_knows_is_not_now() {
 #[test]
 fn an_answer_that_no_request_asked_for_is_none_to_the_next_record() {
     // In standby, so that it does not leave between the two.
-    let stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
-    stage.store(&texts(["first"]));
-    stage.wait_noted(1);
-    stage.server.on_post(|_| Answer::status(422));
-    stage.agent.stop();
-    stage.server.say(&Answer::ok().bytes());
+    let fixture = Fixture::standby(MainServer::new_up());
+    fixture.store(&texts(["first"]));
+    fixture.wait_noted(1);
+    fixture.server.on_post(|_| Answer::status(422));
+    fixture.agent.stop();
+    fixture.server.say(&Answer::ok().bytes());
     block_on(async {
-        let sender = stage.sender();
+        let sender = fixture.sender();
         let call = tokio::spawn(async move { sender.send(r#""second""#, &[], "").await });
         // The call waits at the agent when it goes on.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        stage.agent.signal(Signal::CONT);
+        fixture.agent.signal(Signal::CONT);
         call.await.expect("no panic").expect("an answer");
     });
-    stage.until("a refusal", |stage| !stage.set_aside().is_empty());
-    assert_eq!(stage.set_aside()[0]["json_data"], r#""second""#);
+    fixture.until("a refusal", |fixture| !fixture.set_aside().is_empty());
+    assert_eq!(fixture.set_aside()[0]["json_data"], r#""second""#);
 }

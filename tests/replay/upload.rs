@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tempfile::TempDir;
 
-use crate::stage::DEADLINE;
 use crate::support::agent::Agent;
+use crate::support::fixture::DEADLINE;
 use crate::support::http1::{Answer, Message};
 use crate::support::temp_folder;
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::support::fixture;
 use echopost::store::record;
 use support::agent::{Agent, names_in};
 use support::rng::{Rng, rounds};
@@ -103,12 +104,9 @@ fn what_was_acknowledged_is_stored_whenever_the_agent_is_killed() {
     let server = MainServer::new_down();
     let fates = Fates::default();
     let mut next = vec![0; CLIENTS];
-    for round in 0..rounds(40) {
+    for round in 0..rounds(20) {
         let seed = rng.below(1000);
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_answering();
+        let mut agent = fixture::start(folder.path(), &server);
         let clients = Clients::start(&agent.socket(), &next, &fates, seed);
         let acks = 1 + rng.index(120);
         wait::until(DEADLINE, "the acks", || clients.acks.load(Relaxed) >= acks);

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use support::agent::{Agent, names_in};
+use crate::support::fixture;
+use support::agent::names_in;
 use support::rng::{Rng, rounds};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
@@ -60,16 +61,10 @@ impl Client {
 fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
     const PER_ROUND: usize = 150;
     let mut rng = Rng::seeded();
-    let rounds = rounds(12);
+    let rounds = rounds(8);
     let folder = temp_folder();
     let mut server = MainServer::new_down();
-    let start = |server: &MainServer| {
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_answering();
-        agent
-    };
+    let start = |server: &MainServer| fixture::start(folder.path(), server);
     let mut agent = start(&server);
     let clients: Vec<Client> = (0..2)
         .map(|client| Client::start(&agent.socket(), client, rounds * PER_ROUND))

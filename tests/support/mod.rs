@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod application;
 pub mod failure_log;
+pub mod fixture;
 pub mod http1;
 pub mod ledger;
 pub mod model;

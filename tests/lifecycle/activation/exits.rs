@@ -17,7 +17,7 @@ use crate::support::temp_folder;
 /// Applications at a time, each with a unit of its own.
 const LANES: u64 = 8;
 /// Calls of each.
-const ROUNDS: u64 = 10;
+const ROUNDS: u64 = 5;
 
 #[test]
 fn no_call_fails_and_no_record_is_lost_around_the_exit() {

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::support::fixture;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
@@ -178,9 +179,7 @@ fn an_agent_that_is_started_by_hand_leaves_the_socket_alone() {
     let server = MainServer::new_up();
     let unit = Unit::new(folder.path(), &server);
     let file = inode(&unit.folder.join("data-nadhi-agent.sock"));
-    let mut by_hand = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
+    let mut by_hand = fixture::spawn(folder.path(), &server);
     by_hand.expect_exit(73, DEADLINE);
     let stderr = by_hand.stderr();
     assert!(

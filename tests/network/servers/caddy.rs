@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::servers::python::{is_listening, socket_behind};
-use crate::servers::stage::{DEADLINE, Stage, lines};
+use crate::servers::stage::{DEADLINE, Stage};
+use crate::support::fixture::lines;
 use crate::support::wait;
 use crate::venv;
 

@@ -20,7 +20,7 @@ fn slow(range: std::ops::Range<u64>) -> Vec<Value> {
 
 #[test]
 fn a_reload_in_the_middle_goes_unnoticed() {
-    const RECORDS: u64 = 300;
+    const RECORDS: u64 = 150;
     let mut stage = Stage::new();
     stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
@@ -41,7 +41,7 @@ fn a_reload_in_the_middle_goes_unnoticed() {
 
 #[test]
 fn a_restart_in_the_middle_repeats_one_record_at_most() {
-    const RECORDS: u64 = 300;
+    const RECORDS: u64 = 150;
     let mut stage = Stage::new();
     stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);
@@ -143,7 +143,7 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
 #[test]
 fn a_rate_limit_and_its_retry_after_set_the_pace() {
     // They take longer than the second in which they are let through.
-    const RECORDS: u64 = 150;
+    const RECORDS: u64 = 80;
     let mut stage = Stage::new();
     stage.store(&slow(0..RECORDS));
     let _app = Python::gunicorn_behind(&stage, &[]);

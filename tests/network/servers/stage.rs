@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::agent::{Agent, session_file};
+use crate::support::agent::Agent;
+use crate::support::fixture::{lines, logged, noted};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Reserved, reserve};
 use crate::support::{temp_folder, wait};
@@ -136,14 +137,7 @@ impl Stage {
     pub fn finish(&mut self, delivered: u64, set_aside: u64) {
         // Before it leaves: there is no asking afterwards. All it does then is
         // to wait.
-        self.until("end", |stage| {
-            let lines = session_file(&stage.agent_folder(), "agent-success.log");
-            let done: u64 = lines_of(lines)
-                .iter()
-                .filter_map(|l| l["count"].as_u64())
-                .sum();
-            done >= delivered
-        });
+        self.until("end", |stage| noted(&stage.agent_folder()) >= delivered);
         let cpu = self.agent.cpu_time();
         self.agent.expect_exit(0, DEADLINE);
         let last = self.agent.events().pop().expect("events");
@@ -204,7 +198,7 @@ impl Stage {
 
     /// The records in `agent-failure.log`.
     pub fn set_aside(&self) -> Vec<Value> {
-        lines_of(session_file(&self.agent_folder(), "agent-failure.log"))
+        logged(&self.agent_folder(), "agent-failure.log")
     }
 
     fn agent_folder(&self) -> PathBuf {
@@ -254,18 +248,6 @@ pub fn wanting(n: u64, what: &str) -> Value {
 pub fn connections(seen: &[Seen]) -> usize {
     let used: HashSet<_> = seen.iter().map(|seen| &seen.connection).collect();
     used.len()
-}
-
-/// The whole lines of a log of JSON objects.
-pub fn lines(text: &str) -> Vec<Value> {
-    text.split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'))
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("JSON: {line}")))
-        .collect()
-}
-
-fn lines_of(log: Option<String>) -> Vec<Value> {
-    lines(&log.unwrap_or_default())
 }
 
 fn text(value: &Value) -> String {

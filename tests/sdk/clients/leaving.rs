@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::clients::stage::Stage;
+use crate::support::fixture::Fixture;
 use crate::support::raw::{Got, Raw, call, header_block, message};
 use crate::support::wire::{
     ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, frame,
@@ -18,15 +18,15 @@ const DEADLINE: Duration = Duration::from_millis(1500);
 /// `crossing` is sent, of a later stream, and then the rest of the call.
 #[track_caller]
 fn expect_the_call_is_answered(crossing: &[u8], case: &str) {
-    let mut stage = Stage::new();
-    let mut raw = Raw::open(&stage.agent.socket());
+    let mut fixture = Fixture::down();
+    let mut raw = Raw::open(&fixture.agent.socket());
     let whole = message("\"in flight\"");
     let (begin, rest) = whole.split_at(8);
     raw.send(&call(1, begin, 0));
     // Answered in order: the agent has the call by then.
     raw.send(&frame(PING, 0, 0, &[1; 8]));
     while raw.wait_frame(PING, Duration::from_secs(30)).payload != [1; 8] {}
-    stage.agent.signal(Signal::TERM);
+    fixture.agent.signal(Signal::TERM);
 
     let end = Instant::now() + DEADLINE;
     let mut status = None;
@@ -54,9 +54,9 @@ fn expect_the_call_is_answered(crossing: &[u8], case: &str) {
             _ => {}
         }
     }
-    stage.agent.expect_exit(0, Duration::from_secs(30));
-    stage.start_again();
-    assert_eq!(stage.stored(), ["\"in flight\""], "{case}");
+    fixture.agent.expect_exit(0, Duration::from_secs(30));
+    fixture.restart();
+    assert_eq!(fixture.stored(), ["\"in flight\""], "{case}");
 }
 
 #[test]

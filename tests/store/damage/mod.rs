@@ -9,17 +9,18 @@ use crate::support;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::fixture::{self, side_by_side};
 use cases::{Case, Data};
 use outcome::serve;
 use store::{DEADLINE, Left, Recipe};
-use support::agent::{Agent, names_in};
+use support::agent::names_in;
 use support::memory_folder;
 use support::rng::{Rng, rounds};
 use support::server::MainServer;
 use support::wait;
 
 /// Of the possible damages so many are tried.
-const CASES: usize = 120;
+const CASES: usize = 60;
 /// Agents at once: most of their time they wait for the moment to leave.
 const ABREAST: usize = 40;
 
@@ -112,7 +113,8 @@ fn one_garbled_record_is_set_aside_alone() {
     let large = |key: &u64| left.layout.records[key].pages.len() > 1;
     let large = *keys.iter().find(|key| large(key)).expect("a large one");
     let place = memory_folder();
-    for key in [keys[0], keys[keys.len() / 2], large, keys[keys.len() - 1]] {
+    let some = [keys[0], keys[keys.len() / 2], large, keys[keys.len() - 1]];
+    side_by_side(some, |key| {
         let case = cases::one_byte(&left, key);
         let base = place.path().join(key.to_string());
         case.build(&base);
@@ -129,7 +131,7 @@ fn one_garbled_record_is_set_aside_alone() {
         let expected = keys.iter().filter(|other| **other != key);
         let expected: Vec<String> = expected.map(|key| left.idempotency_key(*key)).collect();
         assert_eq!(outcome.idempotency_keys(), expected, "{}", case.what);
-    }
+    });
 }
 
 /// Kills the agent at moments of its work on a damaged store.
@@ -172,7 +174,7 @@ fn a_kill_while_records_are_carried_over_loses_none_of_them() {
     while early < 12 && !is_aside() {
         let until = rng.below(size / 2);
         let new = lmdb.join("data.mdb");
-        let mut agent = Agent::builder(&base).health_url(&away.url()).spawn();
+        let mut agent = fixture::spawn(&base, &away);
         wait::until(DEADLINE, "the new store, or its end", || {
             let has_grown = || fs::metadata(&new).is_ok_and(|file| file.len() > until);
             (is_begun() && has_grown()) || is_aside()

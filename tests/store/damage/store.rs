@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use echopost::store::record::StoreName;
 use rustix::process::Signal;
 
-use crate::support::agent::{Agent, session_file};
+use crate::support::agent::Agent;
+use crate::support::fixture;
 use crate::support::pages::Layout;
 use crate::support::rng::Rng;
 use crate::support::sender::{Sender, block_on};
@@ -63,16 +63,13 @@ impl Left {
             }
             None => Answer::status(503),
         });
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_socket();
+        let mut agent = fixture::start(folder.path(), &server);
         let mut sent = BTreeMap::new();
         send(&agent, &mut sent, recipe.count, recipe.size, rng);
         if recipe.delivered > 0 {
             server.up();
             wait::until(DEADLINE, "the deletes", || {
-                deleted(folder.path()) == recipe.delivered
+                fixture::noted(folder.path()) == recipe.delivered as u64
             });
         }
         send(&agent, &mut sent, recipe.more, recipe.size, rng);
@@ -135,14 +132,4 @@ fn send(agent: &Agent, sent: &mut BTreeMap<u64, String>, count: usize, size: u64
             sent.insert(number, json);
         }
     });
-}
-
-/// Records whose delete is committed: the success log is written after it.
-fn deleted(folder: &Path) -> usize {
-    let log = session_file(folder, "agent-success.log").unwrap_or_default();
-    let count = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        usize::try_from(line["count"].as_u64()?).ok()
-    };
-    log.lines().filter_map(count).sum()
 }

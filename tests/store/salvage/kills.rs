@@ -15,11 +15,12 @@ use crate::salvage::{
 };
 use crate::small::{Kind, SmallDisk};
 use crate::support::agent::Agent;
-use crate::support::rng::Rng;
+use crate::support::fixture::side_by_side;
+use crate::support::rng::{Rng, rounds};
 use crate::support::server::MainServer;
 use crate::support::{memory_folder, pages, temp_folder, wait};
 
-const LIVES: u64 = 25;
+const LIVES: usize = 12;
 /// Milliseconds after which the first life ends at the latest, and by how much each
 /// further one may be longer: one of the last may see the end of the scan.
 const LONGEST: u64 = 60;
@@ -98,46 +99,49 @@ impl Lives {
 
 #[test]
 fn kills_at_any_moment_lose_nothing_and_turn_nothing_round() {
-    for first_key in [made::FIRST_KEY, clock::FAR] {
+    side_by_side([made::FIRST_KEY, clock::FAR], |first_key| {
         let base = temp_folder();
         let mut lives = Lives::of_store_with(20_000);
         made::filled_from(base.path(), first_key, 0..lives.count, 300);
         pages::zero_root(base.path());
         let mut server = MainServer::new_down();
         let arrived = Arrived::at(&server);
-        for _ in 0..LIVES {
+        for _ in 0..rounds(LIVES) {
             lives.live(start(base.path(), &server));
         }
         server.up();
         start(base.path(), &server).expect_exit(0, DEADLINE);
         lives.check(&arrived.numbers());
-    }
+    });
 }
 
 #[test]
 #[ignore = "needs root: it mounts"]
 fn kills_while_parts_of_the_file_are_given_back_lose_nothing() {
-    for (kind, mebibytes) in [(Kind::Tmpfs, 16), (Kind::Ext4, 24)] {
-        let disk = SmallDisk::with_mebibytes(kind, mebibytes);
-        let place = memory_folder();
-        let mut lives = Lives::of_store_with(60_000);
-        made::filled(place.path(), 0..lives.count, 0);
-        put_damaged(place.path(), &disk);
-        leave(&disk, reserve(&disk) + length(&disk) / 2);
-        let mut server = MainServer::new_down();
-        let arrived = Arrived::at(&server);
-        for _ in 0..LIVES {
-            lives.live(disk.agent(&server).spawn());
-        }
-        server.up();
-        disk.agent(&server).spawn().expect_exit(0, DEADLINE);
-        lives.check(&arrived.numbers());
-    }
+    side_by_side(
+        [(Kind::Tmpfs, 16), (Kind::Ext4, 24)],
+        |(kind, mebibytes)| {
+            let disk = SmallDisk::with_mebibytes(kind, mebibytes);
+            let place = memory_folder();
+            let mut lives = Lives::of_store_with(60_000);
+            made::filled(place.path(), 0..lives.count, 0);
+            put_damaged(place.path(), &disk);
+            leave(&disk, reserve(&disk) + length(&disk) / 2);
+            let mut server = MainServer::new_down();
+            let arrived = Arrived::at(&server);
+            for _ in 0..rounds(LIVES) {
+                lives.live(disk.agent(&server).spawn());
+            }
+            server.up();
+            disk.agent(&server).spawn().expect_exit(0, DEADLINE);
+            lives.check(&arrived.numbers());
+        },
+    );
 }
 
 #[test]
 fn a_store_that_is_damaged_again_while_it_is_salvaged_is_salvaged_too() {
-    let (base, count) = (temp_folder(), 60_000);
+    let (base, count) = (temp_folder(), 30_000);
     made::filled(base.path(), 0..count, 100);
     pages::zero_root(base.path());
     let mut server = MainServer::new_down();
