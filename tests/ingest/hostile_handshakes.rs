@@ -6,6 +6,7 @@ use crate::support;
 use std::time::{Duration, Instant};
 
 use echopost::limits::HEADER_STALL;
+use support::fixture::side_by_side;
 use support::raw::{Frame, Raw, header_block, header_block_with, message, whole_call};
 use support::siege::{Siege, honest};
 use support::wire::{
@@ -34,6 +35,15 @@ fn clients_that_stop_halfway_are_dropped() {
         (
             "no end of the headers",
             whole(&[&opening(), &frame(HEADERS, 0, 1, &header_block())]),
+        ),
+        ("half a frame's head", whole(&[&opening(), &headers[..4]])),
+        (
+            "half a continuation",
+            whole(&[
+                &opening(),
+                &frame(HEADERS, 0, 1, &header_block()[..2]),
+                &frame(CONTINUATION, 0, 1, &header_block()[2..4]),
+            ]),
         ),
     ];
     let siege = Siege::start();
@@ -67,18 +77,23 @@ fn clients_that_stop_halfway_are_dropped() {
 }
 
 #[test]
-fn a_preface_byte_by_byte_buys_no_time() {
+fn a_preface_or_a_header_block_byte_by_byte_buys_no_time() {
     let siege = Siege::start();
-    let mut raw = Raw::connect(&siege.socket());
-    let opening = opening();
-    // Whoever sends a byte a second has not finished after five.
-    let mut sent = 0;
-    let alive = opening.iter().take_while(|byte| {
-        sent += 1;
-        let open = raw.try_send(&[**byte]);
-        open && raw.until_closed(Duration::from_secs(1), |_| {}).is_none()
-    });
-    assert!(alive.count() < 10, "still open after {sent} bytes");
+    let block = frame(HEADERS, END_HEADERS, 1, &header_block());
+    side_by_side(
+        [(vec![], opening()), (opening(), block)],
+        |(whole, trickle)| {
+            let mut raw = Raw::connect(&siege.socket());
+            raw.send(&whole);
+            // A client of a byte a second has not finished after five.
+            let alive = trickle.iter().take_while(|byte| {
+                let open = raw.try_send(&[**byte]);
+                open && raw.until_closed(Duration::from_secs(1), |_| {}).is_none()
+            });
+            let seconds = alive.count();
+            assert!(seconds < 10, "still open after {seconds} s");
+        },
+    );
     siege.honest(PROMPT);
 }
 

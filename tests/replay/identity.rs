@@ -75,6 +75,9 @@ fn a_request_has_these_headers_and_no_others() {
             ];
             assert_eq!(headers(post), expected);
         }
+        for probe in fixture.server.gets() {
+            assert_eq!(probe.header("accept"), Some("*/*"));
+        }
     }
 }
 

@@ -83,16 +83,6 @@ fn a_date_to_try_again_is_by_the_servers_own_clock() {
     assert!(expected.contains(&waited), "{waited:?}");
 }
 
-#[test]
-fn every_request_takes_any_answer() {
-    let fixture = Fixture::up();
-    fixture.store(&texts(["one"]));
-    fixture.wait_for(r#""one""#);
-    for request in fixture.server.requests() {
-        assert_eq!(request.header("accept"), Some("*/*"), "{request:?}");
-    }
-}
-
 /// Wherever the server quotes them: the parts of what it was sent, decoded.
 #[test]
 fn user_and_password_of_the_url_show_nowhere() {

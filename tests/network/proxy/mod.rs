@@ -227,20 +227,6 @@ fn what_the_server_itself_refuses_is_set_aside_behind_a_proxy_too() {
 }
 
 #[test]
-fn a_proxy_that_forbids_the_way_only_delays_the_records() {
-    let mut proxy = Proxy::new(Way::Refuse(403));
-    let mut fixture = through(MainServer::new_up(), "HTTP_PROXY", &proxy.url(""));
-    let records = texts(0..20);
-    fixture.store(&records);
-    let shown = proxy.url("");
-    fixture.wait_complaint(&format!("through the proxy {shown}: answered 403"));
-    proxy.down();
-    proxy.up(Way::Open);
-    fixture.agent.expect_exit(0, DEADLINE);
-    fixture.expect_all(&records);
-}
-
-#[test]
 fn a_server_that_is_down_behind_a_proxy_only_delays_the_records() {
     let proxy = Proxy::new(Way::Open);
     let server = MainServer::new_down();

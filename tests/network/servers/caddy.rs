@@ -111,17 +111,6 @@ impl Caddy {
         posts
     }
 
-    /// When HTTP came where TLS was expected, in seconds; such requests are in no
-    /// access log.
-    pub fn plain_http(&self) -> Vec<f64> {
-        let text = |line: &serde_json::Value| line["msg"].as_str().unwrap_or("").to_owned();
-        self.log("caddy.log")
-            .iter()
-            .filter(|line| text(line).contains("client sent an HTTP request to an HTTPS server"))
-            .map(|line| line["ts"].as_f64().expect("a time"))
-            .collect()
-    }
-
     fn log(&self, name: &str) -> Vec<serde_json::Value> {
         lines(&fs::read_to_string(self.folder.join(name)).unwrap_or_default())
     }

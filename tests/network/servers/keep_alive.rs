@@ -83,37 +83,6 @@ fn idle_between_records(mut stage: Stage, company: Company) {
     }
 }
 
-#[test]
-fn servers_that_close_after_each_answer_get_each_record_once() {
-    const RECORDS: u64 = 40;
-    type Start = fn(&Stage) -> Python;
-    let servers: [(&str, Start); 3] = [
-        // The sync worker says Connection: close.
-        ("gunicorn", |stage| Python::gunicorn(stage, &[])),
-        // HTTP/1.0, and a body that ends where the connection does.
-        ("http.server", |stage| {
-            Python::http_server(stage, "HTTP/1.0")
-        }),
-        ("uvicorn", |stage| {
-            Python::uvicorn(stage, &["--header", "connection:close"])
-        }),
-    ];
-    scope(|scope| {
-        for (name, start) in servers {
-            scope.spawn(move || {
-                let mut stage = Stage::new();
-                stage.store(&plain(0..RECORDS));
-                let _server = start(&stage);
-                stage.finish(RECORDS, 0);
-                stage.expect_no_trouble();
-                let seen = stage.seen();
-                assert_eq!(seen.len() as u64, RECORDS, "{name}: each once");
-                assert_eq!(connections(&seen) as u64, RECORDS, "{name}");
-            });
-        }
-    });
-}
-
 /// What is left of the body stands in front of the next request, and the server
 /// answers for both.
 #[test]

@@ -70,28 +70,6 @@ fn a_restart_in_the_middle_repeats_one_record_at_most() {
 }
 
 #[test]
-fn without_the_server_behind_it_records_wait_for_ever_and_the_proxy_is_not_pestered() {
-    let mut stage = Stage::new();
-    stage.store(&plain(0..5));
-    let company = stage.company();
-    let app = Python::gunicorn_behind(&stage, &[]);
-    let caddy = Caddy::start(&stage, &Settings::site("respond / 200"));
-    // Caddy logs what it answers: gunicorn has done with them.
-    stage.until("answers", |_| caddy.posts(200).len() >= 5);
-    let worker = stage.seen()[0].pid;
-    app.kill(worker);
-    stage.store(&plain(5..10));
-    drop(company);
-    stage.until("tries", |_| caddy.posts(502).len() >= 4);
-    expect_pauses(&caddy.posts(502), BACKOFF_MIN);
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    stage.finish(10, 0);
-
-    assert_eq!(stage.seen().len(), 10, "each once");
-    expect_not_taking(&stage, 502);
-}
-
-#[test]
 fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
     // What the record does, how often, what Caddy makes of it.
     let table = [
@@ -130,7 +108,7 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
                 failed.retain(|one| one.method == "POST" && statuses.contains(&one.status));
                 assert!((times..10).contains(&failed.len()), "{what}: {failed:?}");
                 expect_pauses(&failed, BACKOFF_MIN);
-                expect_not_taking_but(&stage, &statuses);
+                expect_not_taking(&stage, &statuses);
                 let tries = stage.tries_of(1);
                 assert!(tries.len() > times, "{what}: {tries:?}");
                 assert_eq!(tries[0].pid == tries[1].pid, what == "late", "{what}");
@@ -138,100 +116,6 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
             });
         }
     });
-}
-
-#[test]
-fn a_rate_limit_and_its_retry_after_set_the_pace() {
-    // They take longer than the second in which they are let through.
-    const RECORDS: u64 = 80;
-    let mut stage = Stage::new();
-    stage.store(&slow(0..RECORDS));
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    // In two seconds of three they are told to come again after a second.
-    let limit = "
-        @busy expression `{path} == '/log' && int({time.now.unix}) % 3 != 0`
-        handle @busy {
-            header Retry-After 1
-            respond 503
-        }";
-    let caddy = Caddy::start(&stage, &Settings::site(limit));
-    stage.finish(RECORDS, 0);
-
-    assert_eq!(stage.seen().len() as u64, RECORDS, "each once");
-    let slowed = caddy.posts(503);
-    assert!(!slowed.is_empty());
-    for refused in &slowed {
-        let log = caddy.logged();
-        let next = log
-            .iter()
-            .find(|next| next.method == "POST" && next.at > refused.at);
-        let pause = next.expect("a next try").at - refused.at;
-        assert!(pause >= 1.0, "again after {pause} s");
-    }
-    expect_not_taking(&stage, 503);
-}
-
-#[test]
-fn a_redirect_is_named_and_waited_out() {
-    scope(|scope| {
-        for status in [301, 308] {
-            scope.spawn(move || {
-                let mut stage = Stage::new();
-                stage.store(&plain(0..3));
-                let _app = Python::gunicorn_behind(&stage, &[]);
-                let redirect = format!("redir /log https://{{host}}{{uri}} {status}");
-                let caddy = Caddy::start(&stage, &Settings::site(&redirect));
-                stage.until("tries", |_| caddy.posts(status).len() >= 4);
-                expect_pauses(&caddy.posts(status), BACKOFF_MIN);
-                caddy.reload(&Settings::default());
-                stage.finish(3, 0);
-                assert_eq!(stage.seen().len(), 3, "{status}: each once");
-                let events = stage.agent.events_named("main_redirects");
-                assert_eq!(events[0]["status"], status);
-                assert_eq!(events[0]["location"], "https://127.0.0.1/log");
-                assert_eq!(stage.set_aside(), Vec::<Value>::new());
-            });
-        }
-    });
-}
-
-/// Caddy answers 400 to HTTP on a port for HTTPS; the agent cannot know that no
-/// record is at fault.
-#[test]
-fn http_to_a_port_for_https_costs_sixteen_records_at_most() {
-    const TRUSTED: usize = 16;
-    let mut stage = Stage::new();
-    stage.store(&plain(0..3));
-    let company = stage.company();
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    let caddy = Caddy::start(&stage, &Settings::default());
-    stage.wait_for(2);
-    let secure = Settings {
-        tls: Some(certificate(&stage)),
-        ..Settings::default()
-    };
-    caddy.reload(&secure);
-    stage.store(&plain(3..33));
-    stage.until("doubt", |stage| {
-        stage.set_aside().len() >= TRUSTED && caddy.plain_http().len() >= TRUSTED + 5
-    });
-    drop(company);
-    // A try and a probe, then a pause.
-    for three in caddy.plain_http()[TRUSTED..].windows(3) {
-        let pause = three[2] - three[0];
-        assert!(pause >= BACKOFF_MIN.as_secs_f64(), "again after {pause} s");
-    }
-    caddy.reload(&Settings::default());
-    stage.finish(33 - TRUSTED as u64, TRUSTED as u64);
-
-    let aside = stage.set_aside();
-    assert_eq!(aside.len(), TRUSTED);
-    let answer = aside[0]["answer"].as_str().expect("a text");
-    assert!(
-        answer.contains("Client sent an HTTP request to an HTTPS server"),
-        "{answer}"
-    );
-    expect_not_taking(&stage, 400);
 }
 
 #[test]
@@ -282,13 +166,8 @@ fn expect_pauses(logged: &[Logged], least: Duration) {
     }
 }
 
-/// The event with this status; the agent has not taken it for an outage.
-fn expect_not_taking(stage: &Stage, status: u64) {
-    expect_not_taking_but(stage, &[status]);
-}
-
-/// The same where it may be one of several.
-fn expect_not_taking_but(stage: &Stage, statuses: &[u64]) {
+/// The event with one of these statuses; the agent has not taken it for an outage.
+fn expect_not_taking(stage: &Stage, statuses: &[u64]) {
     let events = stage.agent.events_named("main_not_taking_logs");
     assert!(!events.is_empty());
     let named = |event: &Value| event["status"].as_u64();

@@ -69,14 +69,6 @@ impl Python {
         command.args(["-c", script, &stage.port.to_string()]);
         start(stage, command, || is_listening(stage))
     }
-
-    /// Ends it and a process of its own in mid-work.
-    pub fn kill(mut self, worker: i32) {
-        // First, so that it starts no other.
-        self.0.kill().expect("kill the server");
-        self.0.wait().expect("wait for the server");
-        signal(worker, Signal::KILL);
-    }
 }
 
 impl Drop for Python {
