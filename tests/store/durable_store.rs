@@ -247,7 +247,9 @@ fn numbered(folder: &Path, count: u64, damage: impl FnOnce(&mut [u8])) -> Lmdb {
     let mut bytes = fs::read(&data).expect("the data file");
     damage(&mut bytes);
     fs::write(&data, bytes).expect("damage it");
-    Lmdb::open(&path, None, None).expect("the store")
+    // A child of another test, not yet at its exec, may hold a copy of the lock.
+    let opened = wait::some(DEADLINE, || Lmdb::open(&path, None, None).ok());
+    opened.expect("the store")
 }
 
 /// The keys in the order in which they are read, each batch being deleted before the

@@ -123,7 +123,7 @@ fn kills_while_parts_of_the_file_are_given_back_lose_nothing() {
         |(kind, mebibytes)| {
             let disk = SmallDisk::with_mebibytes(kind, mebibytes);
             let place = memory_folder();
-            let mut lives = Lives::of_store_with(60_000);
+            let mut lives = Lives::of_store_with(30_000);
             made::filled(place.path(), 0..lives.count, 0);
             put_damaged(place.path(), &disk);
             leave(&disk, reserve(&disk) + length(&disk) / 2);
