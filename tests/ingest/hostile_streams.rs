@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use support::hostile_clients::{HostileClients, well_behaved};
 use support::raw::{Got, Raw, call, header_block_of, header_block_with, message, whole_call};
 use support::rng::Rng;
 use support::sender::{Sender, block_on};
-use support::siege::{Siege, honest};
 use support::wait;
 use support::wire::{
     ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame,
@@ -37,12 +37,12 @@ fn odd(count: u32) -> impl Iterator<Item = u32> {
 /// and leave it at that; then well-behaved clients are served and the agent's memory is
 /// looked at.
 fn flood(case: &str, block: &[u8]) {
-    let siege = Siege::start();
+    let hostile = HostileClients::start();
     let calls: Vec<u8> = odd(STREAMS)
         .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, block))
         .collect();
     let mut raws: Vec<Raw> = (0..CONNECTIONS)
-        .map(|_| Raw::open(&siege.socket()))
+        .map(|_| Raw::open(&hostile.socket()))
         .collect();
     std::thread::scope(|scope| {
         for part in raws.chunks_mut(CONNECTIONS / 4) {
@@ -54,9 +54,9 @@ fn flood(case: &str, block: &[u8]) {
         }
     });
     for _ in 0..5 {
-        siege.honest(DEADLINE);
+        hostile.well_behaved(DEADLINE);
     }
-    let peak = siege.agent.hwm_kib();
+    let peak = hostile.agent.hwm_kib();
     assert!(
         peak.is_none_or(|kib| kib <= PEAK_KIB),
         "{case}: {peak:?} KiB"
@@ -70,17 +70,17 @@ fn large_headers_of_many_calls_take_little() {
 }
 
 #[test]
-fn refusals_that_nobody_reads_take_little() {
+fn refusals_that_are_never_read_take_little() {
     // Percent-encoded, each would be three times as long.
     let path = format!("/{}", "%".repeat(15_000));
     flood("long paths", &header_block_of(&path, &[]));
 }
 
 #[test]
-fn a_client_that_reads_nothing_holds_nobody() {
-    let siege = Siege::start();
-    let socket = siege.socket();
-    let before = siege.agent.rss_kib();
+fn a_client_that_reads_nothing_holds_no_other() {
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
+    let before = hostile.agent.rss_kib();
     // No window at all for answers: their messages wait for ever.
     let mut no_window = PREFACE.to_vec();
     no_window.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
@@ -101,9 +101,9 @@ fn a_client_that_reads_nothing_holds_nobody() {
         raws.push(raw);
     }
     for _ in 0..10 {
-        siege.honest(PROMPT);
+        hostile.well_behaved(PROMPT);
     }
-    let grown = siege
+    let grown = hostile
         .agent
         .rss_kib()
         .zip(before)
@@ -113,13 +113,13 @@ fn a_client_that_reads_nothing_holds_nobody() {
         "{grown:?} KiB more"
     );
     drop(raws);
-    siege.honest(PROMPT);
+    hostile.well_behaved(PROMPT);
 }
 
 #[test]
 fn cancelled_calls_leave_nothing_behind() {
-    let siege = Siege::start();
-    let socket = siege.socket();
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
     let mut rng = Rng(7);
     let mut after_warm_up = None;
     for round in 0..24 {
@@ -152,23 +152,23 @@ fn cancelled_calls_leave_nothing_behind() {
             raw.half_close();
         }
         if round % 8 == 0 {
-            siege.honest(PROMPT);
+            hostile.well_behaved(PROMPT);
         }
         if round == 8 {
-            after_warm_up = siege.agent.rss_kib();
+            after_warm_up = hostile.agent.rss_kib();
         }
     }
-    siege.honest(PROMPT);
-    let grown = siege.agent.rss_kib().zip(after_warm_up);
+    hostile.well_behaved(PROMPT);
+    let grown = hostile.agent.rss_kib().zip(after_warm_up);
     let grown = grown.map(|(now, was)| now.saturating_sub(was));
     assert!(grown.is_none_or(|kib| kib < 1024), "{grown:?} KiB more");
-    siege.stop();
+    hostile.stop();
 }
 
 #[test]
 fn calls_that_reset_at_once_cost_the_connection() {
-    let siege = Siege::start();
-    let socket = siege.socket();
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
     let mut raw = Raw::open(&socket);
     let mut closed = false;
     'rounds: for round in 0..200_u32 {
@@ -200,15 +200,15 @@ fn calls_that_reset_at_once_cost_the_connection() {
         }
     }
     assert!(closed, "20,000 resets were taken");
-    siege.honest(PROMPT);
-    let peak = siege.agent.hwm_kib();
+    hostile.well_behaved(PROMPT);
+    let peak = hostile.agent.hwm_kib();
     assert!(peak.is_none_or(|kib| kib < 16 * 1024), "{peak:?} KiB");
 }
 
 #[test]
 fn more_calls_than_streams_wait_at_the_client() {
-    let siege = Siege::start();
-    let sender = Arc::new(Sender::keeping(&siege.socket()));
+    let hostile = HostileClients::start();
+    let sender = Arc::new(Sender::keeping(&hostile.socket()));
     let answers = block_on(async {
         let mut calls = tokio::task::JoinSet::new();
         for n in 0..500 {
@@ -220,13 +220,13 @@ fn more_calls_than_streams_wait_at_the_client() {
     for answer in answers {
         assert!(answer.expect("stored").success);
     }
-    assert_eq!(siege.stop(), 501);
+    assert_eq!(hostile.stop(), 501);
 }
 
 #[test]
 fn a_client_of_its_own_opinion_is_refused_the_stream_alone() {
-    let siege = Siege::start();
-    let mut raw = Raw::open(&siege.socket());
+    let hostile = HostileClients::start();
+    let mut raw = Raw::open(&hostile.socket());
     // It has seen the agent's SETTINGS and opens more streams than they allow.
     raw.wait_frame(SETTINGS, PROMPT);
     raw.send(&frame(SETTINGS, ACK, 0, &[]));
@@ -245,14 +245,14 @@ fn a_client_of_its_own_opinion_is_refused_the_stream_alone() {
     raw.send(&frame(DATA, END_STREAM, 1, &message("{}")));
     let answer = raw.wait_frame(HEADERS, PROMPT);
     assert_eq!(answer.stream, 1);
-    siege.honest(PROMPT);
-    assert_eq!(siege.stop(), 3);
+    hostile.well_behaved(PROMPT);
+    assert_eq!(hostile.stop(), 3);
 }
 
 #[test]
-fn greedy_clients_do_not_starve_an_honest_one() {
-    let siege = Siege::start();
-    let socket = siege.socket();
+fn greedy_clients_do_not_starve_a_well_behaved_one() {
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
     let stop = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicUsize::new(0));
     let greedy: Vec<_> = (0..4)
@@ -262,17 +262,17 @@ fn greedy_clients_do_not_starve_an_honest_one() {
         })
         .collect();
     wait::until(DEADLINE, "the greedy at work", || sent.load(Relaxed) > 100);
-    let mut took: Vec<_> = (0..30).map(|_| honest(&socket, DEADLINE)).collect();
+    let mut took: Vec<_> = (0..30).map(|_| well_behaved(&socket, DEADLINE)).collect();
     stop.store(true, Relaxed);
     for thread in greedy {
         thread.join().expect("a greedy client");
     }
     let sent = sent.load(Relaxed);
     took.sort();
-    println!("honest calls took {took:?} beside {sent} greedy ones");
+    println!("well-behaved calls took {took:?} beside {sent} greedy ones");
     // The usual one: any single one may meet a moment in which all stands still.
     assert!(took[15] < Duration::from_secs(2), "{took:?}");
-    assert_eq!(siege.stop(), 31 + sent);
+    assert_eq!(hostile.stop(), 31 + sent);
 }
 
 /// Four clients that send as fast as they can, eight calls at a time each.

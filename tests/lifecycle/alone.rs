@@ -45,7 +45,7 @@ fn of_agents_that_start_together_one_serves_and_the_others_leave() {
             assert_eq!(agent.events_named("another_agent_serves").len(), 1);
             assert_eq!(agent.events().len(), 1);
         }
-        assert!(held_up <= 4, "{held_up} found nobody");
+        assert!(held_up <= 4, "{held_up} found no agent");
         assert_eq!(serving, 1, "round {round}");
         send(&folder.path().join("data-nadhi-agent.sock"), "1");
         assert_eq!(
@@ -59,7 +59,7 @@ fn of_agents_that_start_together_one_serves_and_the_others_leave() {
 }
 
 #[test]
-fn a_lock_that_nobody_serves_behind_is_waited_for_and_then_refused() {
+fn a_lock_without_a_serving_agent_is_waited_for_and_then_refused() {
     let server = MainServer::new_down();
     let folder = temp_folder();
     let lock = File::open(folder.path()).expect("the folder");

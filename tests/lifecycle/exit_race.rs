@@ -51,7 +51,7 @@ impl Lane<'_> {
                 }
                 self.agents.push(agent);
             }
-            // No agent can know of somebody who has looked for the file and not
+            // No agent can know of a client that has looked for the file and not
             // come yet. Everything else about the connect is its affair.
             match UnixStream::connect(&socket) {
                 Ok(stream) => {
@@ -116,7 +116,7 @@ fn no_call_fails_and_no_record_is_lost_around_the_exit() {
         }
     });
     let calls = LANES * ROUNDS;
-    println!("{calls} calls, {agents} agents started, {missed} times nobody there any more");
+    println!("{calls} calls, {agents} agents started, {missed} times no agent there any more");
     assert!(agents > calls / 4, "the calls were not near the exits");
     let mut delivered = BTreeSet::new();
     for json in server.delivered_json() {

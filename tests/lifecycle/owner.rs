@@ -1,4 +1,4 @@
-//! Root in another user's folder becomes that user (spec 1): an operator who helps at
+//! Root in another user's folder becomes that user (spec 1): an operator that helps at
 //! night leaves nothing behind that the application cannot use.
 #![cfg(target_os = "linux")]
 

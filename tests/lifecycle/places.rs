@@ -15,7 +15,7 @@ use support::server::MainServer;
 use support::{temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Some user who is neither root nor the tester.
+/// A user that is neither root nor the tester.
 const STRANGER: u32 = 54_321;
 
 fn is_root() -> bool {
@@ -84,7 +84,7 @@ fn another_users_folder_is_left_alone_unless_it_is_open_to_all() {
         let sender = Sender::reconnecting(&agent.socket());
         let stored = block_on(sender.send("{}", &["p"], "k"));
         assert!(stored.expect("stored").success);
-        // A store of somebody else is not used: neither the agent's nor the folder's owner.
+        // A store of another user's is not used: neither the agent's nor the folder's owner.
         agent.sigkill();
         chown(folder.path().join("lmdb"), Some(STRANGER + 1), None).expect("chown");
         let mut agent = Agent::by_shell(&script, folder.path())
@@ -145,7 +145,7 @@ fn send(agent: &Agent) -> Result<(), tonic::Status> {
     block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k")).map(drop)
 }
 
-/// What was removed is the remover's loss; what comes after it is nobody's.
+/// What was removed is the remover's loss; what comes after it is not lost.
 #[test]
 fn a_store_that_was_removed_takes_no_more_records() {
     let mut server = MainServer::new_down();
@@ -161,7 +161,7 @@ fn a_store_that_was_removed_takes_no_more_records() {
 }
 
 #[test]
-fn a_signal_says_that_nobody_has_what_was_left_in_a_removed_store() {
+fn a_signal_says_that_what_was_left_in_a_removed_store_is_lost() {
     let server = MainServer::new_down();
     let (_folder, mut agent) = with_a_removed_store(&server);
     agent.signal(Signal::TERM);
@@ -287,7 +287,7 @@ fn a_store_folder_that_is_a_mount_point_stays_and_is_an_empty_store() {
     assert_eq!(names, ["lmdb", "session"]);
 }
 
-/// A file that something is mounted on has a name that nobody can remove.
+/// A file that something is mounted on has a name that cannot be removed.
 #[test]
 #[cfg(target_os = "linux")]
 #[ignore = "needs root: it mounts"]

@@ -22,7 +22,7 @@ use support::{store, temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// 2 s in spec 5.5; the rest is for a debug build on a machine that stands still.
-/// Who waited for a server or a client would take 5 s.
+/// An agent that waited for a server or a client would take 5 s.
 const GONE: Duration = Duration::from_millis(4500);
 
 /// Signals the agent and waits for exit 0; checks what is left in the folder.
@@ -83,7 +83,7 @@ fn a_signal_ends_it_whatever_the_server_and_clients_do() {
 }
 
 #[test]
-fn a_server_that_never_answers_a_probe_holds_nobody() {
+fn a_server_that_never_answers_a_probe_holds_no_agent() {
     let folder = temp_folder();
     let server = MainServer::new_up();
     server.on_get(|_| Answer::ok().then(Ending::Never));
@@ -154,7 +154,7 @@ fn calls_in_flight_are_answered_and_what_was_acknowledged_is_left() {
     assert_eq!(summary["buffered"], left);
 }
 
-/// Who waits on takes 1.2 s at least, each time.
+/// An agent that waits on takes 1.2 s at least, each time.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let quickest = (0..5).map(|_| ended_by_a_second_signal()).min();
@@ -184,9 +184,9 @@ fn ended_by_a_second_signal() -> Duration {
     took
 }
 
-/// Closed standard streams, and a pipe that is full and that nobody reads.
+/// Closed standard streams, and a pipe that is full and is never read.
 #[test]
-fn nobody_has_to_listen() {
+fn closed_and_unread_streams_hold_nothing_up() {
     let folder = temp_folder();
     let pipe_path = folder.path().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe_path).status();
@@ -273,7 +273,7 @@ fn it_works_as_process_one() {
 /// keeps it for many seconds.
 #[test]
 #[ignore = "needs root: port 53, and it mounts"]
-fn a_name_that_is_being_resolved_holds_nobody() {
+fn a_name_that_is_being_resolved_holds_no_agent() {
     let flags = ["--mount"];
     let name_server = std::net::UdpSocket::bind("127.0.0.77:53").expect("port 53");
     name_server.set_nonblocking(true).expect("non-blocking");

@@ -71,7 +71,7 @@ fn a_lost_socket_is_bound_again_and_the_connected_are_served() {
 
 /// Thirteen clients in the backlog, three more than the agent takes at a time.
 #[test]
-fn who_waits_at_a_socket_that_is_lost_is_served() {
+fn clients_that_wait_at_a_socket_that_is_lost_are_served() {
     let folder = temp_folder();
     let server = MainServer::new_down();
     let mut agent = Agent::by_shell("ulimit -n 30; exec \"$0\" \"$@\"", folder.path())
@@ -92,7 +92,7 @@ fn who_waits_at_a_socket_that_is_lost_is_served() {
         for client in clients {
             calls.spawn(async move { Sender::on(client).await?.send("1", &[], "").await });
         }
-        // Who is silent may be cut after a moment: all have called before it goes on.
+        // A silent client may be cut after a moment: all have called before it goes on.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

@@ -31,7 +31,7 @@ fn send(socket: &Path, records: &[String]) {
     });
 }
 
-/// How often the process has gone to sleep so far; 0 where nobody counts.
+/// How often the process has gone to sleep so far; 0 where it is not counted.
 fn naps(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let count = status
@@ -153,7 +153,7 @@ fn in_standby_an_outage_leaves_little_memory_behind() {
 }
 
 /// It turns off a cache of malloc's (size-report/README.md) by a variable that may
-/// hold settings of somebody else.
+/// hold another's settings.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[ignore = "needs root: it looks into a process that dumps no core"]

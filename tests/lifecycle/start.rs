@@ -1,4 +1,4 @@
-//! The start (spec 5.1 and 7): the socket and who may use it.
+//! The start (spec 5.1 and 7): the socket and which users may use it.
 
 use crate::support;
 
@@ -44,7 +44,7 @@ fn a_socket_file_that_is_there_answers() {
 }
 
 #[test]
-fn the_folder_decides_who_may_send_and_the_rest_is_private() {
+fn the_folder_decides_which_users_may_send_and_the_rest_is_private() {
     let server = MainServer::new_down();
     let root = rustix::process::geteuid().is_root();
     for (umask, folder_mode, socket_mode) in [
@@ -243,7 +243,7 @@ fn a_store_behind_a_link_is_not_touched() {
 }
 
 #[test]
-fn a_limit_of_open_files_that_lets_nobody_in_is_said_at_the_start() {
+fn a_limit_of_open_files_that_lets_no_client_in_is_said_at_the_start() {
     let server = MainServer::new_down();
     for (limit, code) in [("20", Some(73)), ("28", None)] {
         let folder = temp_folder();

@@ -117,7 +117,7 @@ fn a_log_that_was_removed_is_begun_anew() {
     }
 }
 
-/// Whoever may write to the folder could have put it there.
+/// Any user that may write to the folder could have put it there.
 #[test]
 fn a_link_in_place_of_the_sessions_folder_is_not_followed() {
     let mut fixture = Fixture::down();

@@ -78,7 +78,7 @@ fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
         server.down();
         downs += 1;
         if !agent.is_running() {
-            // Everything was delivered, and nobody called for a while.
+            // Everything was delivered, and no client called for a while.
             agent = start(&server);
         }
         for client in &clients {

@@ -90,7 +90,7 @@ fn a_mark_that_is_newer_than_its_store_takes_no_record_along() {
     assert_eq!(server.delivered_json(), [b"3", b"4"]);
 }
 
-/// What an agent in standby has sent is no measure for a store that somebody puts
+/// What an agent in standby has sent is no measure for a store that is put
 /// into its folder.
 #[test]
 fn a_store_that_is_put_back_while_the_agent_sleeps_is_sent_whole() {

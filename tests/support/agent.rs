@@ -144,7 +144,7 @@ impl Agent {
         let there = wait::within(SOCKET_DEADLINE, || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
-        assert!(there, "nobody answers{}", self.said());
+        assert!(there, "no agent answers{}", self.said());
     }
 
     pub fn is_running(&mut self) -> bool {

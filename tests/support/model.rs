@@ -165,7 +165,7 @@ impl Shared {
             3 => Answer::status(302).header("Location", "http://elsewhere/"),
             4 => Answer::status(403),
             5 => Answer::status(200).then(Ending::Close),
-            // Taken, but nobody will know.
+            // Taken, but the agent will not know.
             6 => self.taken(ledger, message, Answer::ok().then(Ending::ResetAfter(9))),
             7 => self.taken(ledger, message, Answer::ok().then(Ending::Close)),
             8 => {

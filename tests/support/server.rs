@@ -123,7 +123,7 @@ impl MainServer {
             let _ = connection.shutdown(Shutdown::Both);
         }
         self.shared.changed.notify_all();
-        // Whoever was deciding has decided.
+        // A plan that was deciding has decided.
         drop(lock(&self.shared.post));
     }
 
@@ -364,8 +364,8 @@ pub type Reserved = std::os::fd::OwnedFd;
 #[cfg(not(target_os = "linux"))]
 pub type Reserved = ();
 
-/// A free port that stays ours. A port that is merely unused is soon somebody
-/// else's: another test's server, or the client end of the agent's own probe,
+/// A free port that stays ours. A port that is merely unused is soon
+/// another's: another test's server, or the client end of the agent's own probe,
 /// which then finds itself healthy (TCP's simultaneous open).
 #[cfg(target_os = "linux")]
 pub fn reserve() -> io::Result<(Reserved, u16)> {

@@ -34,7 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Moments of a cut that are tried, of all that were recorded.
 const CUTS: usize = 90;
 /// Agents at once.
-const ABREAST: usize = 12;
+const PARALLELISM: usize = 12;
 const DATA: [&str; 3] = ["base", "lmdb", "data.mdb"];
 
 /// The disk that was recorded: the folder it began as, and what became of it.
@@ -125,7 +125,7 @@ fn serve(disks: &[(PathBuf, BTreeSet<u64>)], fates: &BTreeMap<u64, Fate>) {
     let server = MainServer::new_up();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..ABREAST.min(disks.len()) {
+        for _ in 0..PARALLELISM.min(disks.len()) {
             scope.spawn(|| {
                 while let Some((base, required)) = disks.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let path = base.to_string_lossy();

@@ -87,10 +87,10 @@ fn wait_for_the_exit(folder: &Path, rng: &mut Rng) {
 
 /// Clients that call without a pause while one agent after the other is stopped.
 #[test]
-fn a_stopped_agent_leaves_those_who_wait_to_the_next() {
+fn a_stopped_agent_leaves_waiting_clients_to_the_next() {
     const CLIENTS: u64 = 4;
     const STOPS: u64 = 12;
-    /// Less than what an agent grants who has connected and says nothing yet.
+    /// Less than what an agent grants a client that has connected and says nothing yet.
     const SILENT: Duration = Duration::from_millis(200);
     /// Less than what it grants those it serves.
     const HELD_UP: Duration = Duration::from_secs(1);

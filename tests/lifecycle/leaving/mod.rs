@@ -1,5 +1,5 @@
 //! Leaving (spec 5.4) and what is left (spec 2): nothing that was acknowledged,
-//! and nobody who had found the door open.
+//! and no client that had found the socket.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))] // LD_PRELOAD, /proc
 mod blocks;
@@ -23,7 +23,7 @@ use support::{temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// 500 ms in spec 5.4; the rest is for a debug build on a machine that stands still.
-/// Who waited for a client would take 5 s.
+/// An agent that waited for a client would take 5 s.
 const GONE: Duration = Duration::from_secs(4);
 
 fn wait_hidden(agent: &Agent) -> Instant {
@@ -195,7 +195,7 @@ fn wait_stopped(agent: &Agent) {
 /// just before it was removed.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))] // LD_PRELOAD
-fn who_found_the_socket_is_served_while_the_agent_leaves() {
+fn a_client_that_found_the_socket_is_served_while_the_agent_leaves() {
     assert!((0..5).any(|_| is_served_late()), "held up again and again");
 }
 

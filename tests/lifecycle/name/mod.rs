@@ -16,7 +16,7 @@ use std::time::Duration;
 use support::sender::send;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Some user who is neither root nor the tester.
+/// A user that is neither root nor the tester.
 const STRANGER: u32 = 54_321;
 
 /// Where the link in `.agent/` leads: the pid and the socket's name; `None` where the

@@ -205,7 +205,7 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
 }
 
 #[test]
-fn the_variables_of_openssl_and_python_say_together_whom_to_trust() {
+fn the_variables_of_openssl_and_python_say_together_what_to_trust() {
     const FILE: &str = "SSL_CERT_FILE";
     const DIR: &str = "SSL_CERT_DIR";
     const REQUESTS: &str = "REQUESTS_CA_BUNDLE";
@@ -296,7 +296,7 @@ fn a_server_that_dies_and_comes_back_loses_nothing() {
         server.port(),
         Manner::Serve(identity.server(Versions::Both)),
     );
-    // In standby, so that it does not leave when the one who stores is held up.
+    // In standby, so that it does not leave when the client is held up.
     let mut fixture = Fixture::with(server, |agent| {
         lead(agent, &front, "localhost", &authority).arg("-standby")
     });

@@ -28,7 +28,7 @@ fn a_name_that_cannot_be_resolved_only_delays_the_records() {
     let records = texts(0..20);
     fixture.store(&records);
     fixture.wait_complaint("cannot resolve its name: ");
-    // An address at which nobody is: the outage goes on.
+    // An address without a server: the outage goes on.
     let lookups = names.lookups();
     names.set("127.0.0.2");
     fixture.until("lookups", |_| names.lookups() > lookups + 1);
@@ -70,7 +70,7 @@ fn a_lookup_that_hangs_is_waited_for_and_no_other_queues_behind_it() {
     names.set("127.0.0.1");
     fixture.agent.expect_exit(0, DEADLINE);
     fixture.expect_all(&records);
-    // The one that hung, and one more if nobody waited for it just then.
+    // The one that hung, and one more if no probe waited for it just then.
     assert!(names.lookups() <= 2, "{}", names.lookups());
 }
 

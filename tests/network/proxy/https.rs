@@ -16,7 +16,7 @@ use crate::support::agent::Builder;
 use crate::support::fixture::{DEADLINE, Fixture, hold, side_by_side, texts};
 use crate::support::server::{Answer, MainServer};
 
-/// TLS for the main server, and whom to trust.
+/// TLS for the main server, and the authority to trust.
 struct Secure {
     authority: Authority,
     manner: Manner,

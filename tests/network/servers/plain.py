@@ -16,7 +16,7 @@ FOUR = OK + b"Content-Length: 4\r\n\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 # Answers that keep the connection. No framework gives a trailer or a 100 that
-# nobody waits for.
+# no client waits for.
 KEEPING = {
     "interim": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     + FOUR

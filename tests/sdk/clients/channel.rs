@@ -1,4 +1,4 @@
-//! Crowds of honest calls over grpcio.
+//! Crowds of well-behaved calls over grpcio.
 
 use std::time::Instant;
 

@@ -21,7 +21,7 @@ impl Frames {
         Frames(Program::start(python))
     }
 
-    /// Sends one request, and then an honest one; what was seen.
+    /// Sends one request, and then a well-behaved one; what was seen.
     pub fn request(&mut self, pieces: &[Value]) -> Value {
         self.0.ask(&json!({ "pieces": pieces }))
     }
@@ -31,7 +31,7 @@ impl Frames {
         self.request(&[json!({ "headers": headers }), last_data(body)])
     }
 
-    /// The honest call after a request was answered, over the same connection.
+    /// The well-behaved call after a request was answered, over the same connection.
     #[track_caller]
     pub fn expect_next(&self, seen: &Value, case: &str) {
         assert_eq!(seen["next"], "0", "{case}: {seen}");
@@ -43,7 +43,7 @@ impl Frames {
     }
 }
 
-/// The headers of an honest call.
+/// The headers of a well-behaved call.
 pub fn headers() -> Vec<Value> {
     headers_of("POST", "/logagent.LogAgent/SendLog")
 }
@@ -220,7 +220,7 @@ fn a_whole_message_is_taken_however_its_frames_are_cut_and_ended() {
 }
 
 #[test]
-fn what_is_no_call_at_all_hurts_nobody_else() {
+fn what_is_no_call_at_all_hurts_no_other() {
     let mut fixture = Fixture::down();
     let mut frames = Frames::new(&fixture.agent.socket());
     let path = "/logagent.LogAgent/SendLog";

@@ -18,7 +18,7 @@ fn a_channel_goes_on_with_the_next_agent() {
 
     expect_stored(&client.ask(&send("\"first life\"")), "first life");
     fixture.stop();
-    // Begun while nobody is there, and answered by whoever comes.
+    // Begun while no agent is there, and answered by the next one.
     client.tell(&waiting("\"between\""));
     fixture.restart();
     expect_stored(&client.hear(), "between");

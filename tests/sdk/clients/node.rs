@@ -173,7 +173,7 @@ fn a_node_client_goes_on_with_the_next_agent() {
     let waiting = |json: &str| json!({ "send": record(json), "wait": true });
     expect_stored(&client.ask(&send("1")), "first life");
     fixture.stop();
-    // To whoever does not wait, it is away.
+    // To a client that does not wait, it is away.
     let told = client.ask(&send("0"));
     assert_eq!(told["code"], "UNAVAILABLE", "{told}");
     client.tell(&waiting("2"));

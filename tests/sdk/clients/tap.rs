@@ -21,7 +21,7 @@ pub struct Tap {
 #[derive(Default)]
 struct Counts {
     connections: usize,
-    /// Frames by who sent them, their kind, and whether they are an ACK.
+    /// Frames by their sender, their kind, and whether they are an ACK.
     frames: HashMap<(From, u8, bool), usize>,
 }
 
@@ -42,7 +42,7 @@ impl Tap {
             for client in listener.incoming() {
                 let client = client.expect("accept");
                 shared.lock().expect("counts").connections += 1;
-                // To the client, too, nobody is there then.
+                // To the client, too, no agent is there then.
                 let Ok(agent) = UnixStream::connect(&agent) else {
                     continue;
                 };

@@ -22,7 +22,7 @@ use support::wait;
 /// Of the possible damages so many are tried.
 const CASES: usize = 60;
 /// Agents at once: most of their time they wait for the moment to leave.
-const ABREAST: usize = 40;
+const PARALLELISM: usize = 40;
 
 const RECIPES: [Recipe; 4] = [
     Recipe {
@@ -83,7 +83,7 @@ fn whatever_is_left_of_a_store_the_agent_serves_and_saves_what_can_be_read() {
     let (next, replaced) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let crashed = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..ABREAST {
+        for _ in 0..PARALLELISM {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
@@ -190,7 +190,7 @@ fn a_kill_while_records_are_carried_over_loses_none_of_them() {
     println!("{early} kills while records were carried over");
     assert!(early > 0);
     let mut outcome = serve(&base, &case.what);
-    // It may have been printed by one who was killed.
+    // It may have been printed by an agent that was killed.
     outcome.corrupt = None;
     outcome.check_records(&case);
     outcome.check_aside(&case);

@@ -11,7 +11,7 @@ use crate::support::{pages, store, temp_folder};
 const OTHER: &str = "12345";
 const COUNT: u64 = 2000;
 
-/// The agent to whom all that has a path which begins so belongs to another user.
+/// The agent for which all that has a path which begins so belongs to another user.
 fn squashed(base: &Path, prefix: &str) -> Builder {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("salvage_shim.so");
     let library = compile("tests/store/salvage/shim.c", &library);

@@ -23,11 +23,11 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// pause passes it within the case.
 const CPU_MAX: Duration = Duration::from_secs(4);
 /// Resident memory that no small record needs, in KiB, in an unoptimized build:
-/// passed by whoever keeps an answer of 10 MB.
+/// passed by an agent that keeps an answer of 10 MB.
 const PEAK_MAX_KIB: u64 = 12 * 1024;
 
 /// The running agent, its folder, and the port of its main server.
-pub struct Stage {
+pub struct Harness {
     pub agent: Agent,
     pub folder: TempDir,
     pub port: u16,
@@ -57,9 +57,9 @@ pub struct Seen {
     pub at: f64,
 }
 
-impl Stage {
-    /// Starts an agent; nobody listens on its main server's port.
-    pub fn new() -> Stage {
+impl Harness {
+    /// Starts an agent; no server listens on its main server's port.
+    pub fn new() -> Harness {
         // First: no agent waits while it is made.
         venv::python();
         let folder = temp_folder();
@@ -68,7 +68,7 @@ impl Stage {
             .health_url(&format!("http://127.0.0.1:{port}"))
             .spawn();
         agent.wait_socket();
-        Stage {
+        Harness {
             agent,
             folder,
             port,
@@ -114,7 +114,7 @@ impl Stage {
     }
 
     /// Waits until `done` holds.
-    pub fn until(&self, what: &str, mut done: impl FnMut(&Stage) -> bool) {
+    pub fn until(&self, what: &str, mut done: impl FnMut(&Harness) -> bool) {
         let there = wait::within(DEADLINE, || done(self));
         assert!(
             there,
@@ -126,8 +126,8 @@ impl Stage {
 
     /// Waits until the server has got record `n`.
     pub fn wait_for(&self, n: u64) {
-        self.until(&format!("record {n}"), |stage| {
-            stage.seen().iter().any(|seen| seen.n == n)
+        self.until(&format!("record {n}"), |harness| {
+            harness.seen().iter().any(|seen| seen.n == n)
         });
     }
 
@@ -137,7 +137,7 @@ impl Stage {
     pub fn finish(&mut self, delivered: u64, set_aside: u64) {
         // Before it leaves: there is no asking afterwards. All it does then is
         // to wait.
-        self.until("end", |stage| noted(&stage.agent_folder()) >= delivered);
+        self.until("end", |harness| noted(&harness.agent_folder()) >= delivered);
         let cpu = self.agent.cpu_time();
         self.agent.expect_exit(0, DEADLINE);
         let last = self.agent.events().pop().expect("events");
@@ -162,12 +162,12 @@ impl Stage {
     /// Waits until the server has closed the connection that the agent keeps;
     /// where that does not show, the next record finds it open or not.
     pub fn wait_closed(&self) {
-        self.until("closed connection", |stage| {
-            stage.open_connections().is_none_or(|open| open == 0)
+        self.until("closed connection", |harness| {
+            harness.open_connections().is_none_or(|open| open == 0)
         });
     }
 
-    /// Somebody who connects again and again: that is to mean to call, and the agent
+    /// A client that connects again and again: that is to mean to call, and the agent
     /// stays.
     pub fn company(&self) -> Company {
         let wanted = Arc::new(AtomicBool::new(true));
