@@ -46,11 +46,12 @@ pub mod lifecycle;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod random;
 pub mod replay;
 pub mod session;
 pub mod stdout;
 pub mod store;
-// Static executables bring an unwinder of their own.
+// Static executables bring an unwinder of their own, which glibc's parts call.
 #[cfg(all(
     panic = "abort",
     target_os = "linux",

@@ -96,6 +96,8 @@ pub const CLOSE_GRACE: Duration = Duration::from_millis(200);
 /// The same once the agent stops while others wait for its place, of which there may be
 /// hundreds: all are served one placeful after the other within [`STOP_DRAIN`].
 pub const CLOSE_GRACE_CROWDED: Duration = Duration::from_millis(20);
+/// Bytes that are read at a time of what a client sends after the last GOAWAY: on the stack.
+pub const DISCARD_SIZE: usize = KIB;
 /// Connections that are on their way out at a time, to make room.
 pub const EVICTIONS_MAX: usize = 8;
 /// Calls or connections at once that are a crowd: malloc keeps what it frees of them …

@@ -1,64 +1,53 @@
-//! EchoPost's one measuring tool: size, memory and speed of the real binary,
-//! base beside head, and the gate that keeps them (README.md beside this crate).
+//! EchoPost's one measuring tool: size, memory and speed of the real binary, base
+//! beside head, and the gate that keeps them (README.md beside this crate).
 
-mod baseline;
-mod budget;
-mod elf;
-mod figures;
+mod build;
 mod flags;
-mod flavour;
-mod floor;
 mod gate;
-mod living;
-mod memory;
-mod proc;
+mod measure;
 mod scene;
+mod size;
 mod speed;
-mod start;
 #[path = "../../tests/support/mod.rs"]
 mod support;
-mod symbols;
 mod table;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use budget::Budgets;
-use figures::{Figure, Report};
-use flags::{Asked, Flags, Part};
-use flavour::Build;
+use build::Source;
+use flags::Flags;
+use table::Figures;
 
-type Measuring = fn(&Path, &Flags) -> Result<Vec<Figure>, String>;
+type Measuring = fn(&Path, &Flags) -> Result<Figures, String>;
 
-/// What is measured of a running agent, in the table's order.
-const PARTS: [(Part, Measuring); 8] = [
-    (Part::Idle, memory::idle),
-    (Part::Standby, memory::standby),
-    (Part::Flight, memory::flight),
-    (Part::Large, memory::large),
-    (Part::Start, start::empty),
-    (Part::Backlog, memory::backlog),
-    (Part::Ingest, speed::ingest),
-    (Part::Replay, speed::replay),
+/// What is measured, in the table's order.
+const PARTS: [(&str, Measuring); 9] = [
+    ("size", size::size),
+    ("idle", measure::idle),
+    ("standby", measure::standby),
+    ("flight", measure::flight),
+    ("large", measure::large),
+    ("start", measure::start),
+    ("backlog", measure::backlog),
+    ("ingest", speed::ingest),
+    ("replay", speed::replay),
 ];
-
-/// EX_USAGE of sysexits.h.
-const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let flags = match flags::parse(pico_args::Arguments::from_env()) {
-        Ok(Asked::Measure(flags)) => flags,
-        Ok(Asked::Help) => {
+        Ok(Some(flags)) => flags,
+        Ok(None) => {
             println!("{}", flags::HELP);
             return ExitCode::SUCCESS;
         }
         Err(why) => {
             eprintln!("size-report: {why}");
-            return ExitCode::from(EXIT_USAGE);
+            return ExitCode::from(64); // EX_USAGE of sysexits.h
         }
     };
-    living::end_with_a_panic();
+    end_agents_with_a_panic();
     match report(&flags) {
         Ok(good) => ExitCode::from(u8::from(!good)),
         Err(why) => {
@@ -68,80 +57,100 @@ fn main() -> ExitCode {
     }
 }
 
+/// In a release build a panic aborts: no agent is dropped, and each would live on.
+fn end_agents_with_a_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        let parent = std::process::id().to_string();
+        // An error means that there is no pkill, or no agent.
+        let mut pkill = Command::new("pkill");
+        let _ = pkill.args(["-KILL", "-P", &parent]).status();
+    }));
+}
+
 /// Measures, prints, compares; false when the gate is shut.
 fn report(flags: &Flags) -> Result<bool, String> {
-    let builds = match &flags.agent {
-        Some(agent) => vec![Build::given(flags.flavour, agent)],
-        None => flavour::build(flags.flavour, flags.wants(Part::Size))?,
+    let head = match &flags.agent {
+        Some(file) => Source::File(file.clone()),
+        None => Source::Checkout(build::root()),
     };
-    let mut head = measure(&builds, flags)?;
-    let base = match &flags.base_agent {
-        Some(agent) => measure(&[Build::given(flags.flavour, agent)], flags)?,
-        None => baseline::load(&flags.baseline)?,
+    let base = match (&flags.base, &flags.base_agent) {
+        (Some(rev), _) => Some(Source::base(rev)?),
+        (None, Some(file)) => Some(Source::File(file.clone())),
+        (None, None) => None,
     };
-    let budgets = baseline::budgets(&flags.baseline)?;
-    if flags.check && !gate::faults(&head, &base, &budgets).is_empty() {
-        // What the kernel maps along is more at times; what has grown stays so.
-        eprintln!("size-report: too large, measured once more");
-        head.keep_smaller(&measure(&builds, flags)?);
+    let mut faults = 0;
+    for flavour in &flags.flavours {
+        faults += compare(flavour, &head, base.as_ref(), flags)?;
     }
-    match flags.json {
-        true => print(&format!("{:#}\n", baseline::to_json(&head))),
-        false => print(&table::markdown(&head, &base, &budgets)),
+    if flags.check {
+        let verdict = if faults == 0 { "open" } else { "shut" };
+        print(&format!("\nThe gate is {verdict}.\n"));
     }
-    if flags.update {
-        baseline::update(&flags.baseline, &head)?;
-    }
-    Ok(!flags.check || pass(&head, &base, &budgets, flags))
+    Ok(faults == 0)
 }
 
-/// Says what the gate says, below the table; beside JSON on stderr.
-fn pass(head: &Report, base: &Report, budgets: &Budgets, flags: &Flags) -> bool {
-    let target = baseline::target();
-    let mut lines: Vec<String> = gate::without_base(head, base)
-        .iter()
-        .map(|flavour| {
-            format!("No baseline for {target}, {flavour}: only its budgets are checked.")
-        })
-        .collect();
-    let faults = gate::faults(head, base, budgets);
-    lines.extend(
-        faults
-            .iter()
-            .map(|fault| format!("- **too large**: {fault}")),
-    );
-    lines.push(match faults.len() {
-        0 => "The gate is open.".to_owned(),
-        count => format!("The gate is shut: {count} figures are too large."),
-    });
-    let text = lines.join("\n");
-    match flags.json {
-        true => eprintln!("{text}"),
-        false => print(&format!("\n{text}\n")),
+/// One kind of file, base beside head; how many figures are too large.
+fn compare(
+    flavour: &str,
+    head: &Source,
+    base: Option<&Source>,
+    flags: &Flags,
+) -> Result<usize, String> {
+    let file = head.file(flavour, false)?;
+    let base_file = base.map(|base| base.file(flavour, false)).transpose()?;
+    let kind = build::kind(&file, flavour)?;
+    let budgets = gate::budgets(&flags.budgets, &kind)?;
+    let mut figures = measure(&file, flags, |_| true)?;
+    let mut base_figures = match &base_file {
+        Some(file) => measure(file, flags, |_| true)?,
+        None => Figures::new(),
+    };
+    let mut faults = Vec::new();
+    if flags.check {
+        faults = gate::faults(&figures, &base_figures, &budgets);
+        // What the kernel maps along is more at times; a size comes out the same.
+        let has_fault = |part: &str| faults.iter().any(|fault| fault.starts_with(part));
+        let again = measure(&file, flags, |part| part != "size" && has_fault(part))?;
+        gate::keep_smaller(&mut figures, &again);
+        faults = gate::faults(&figures, &base_figures, &budgets);
     }
-    faults.is_empty()
+    print("\n");
+    print(&table::markdown(&kind, &figures, &base_figures, &budgets));
+    let is_larger = base.is_some() && faults.iter().any(|fault| fault.starts_with("size/"));
+    if flags.symbols || is_larger {
+        figures.extend(size::symbols(&head.file(flavour, true)?));
+        if let Some(base) = base {
+            base_figures.extend(size::symbols(&base.file(flavour, true)?));
+        }
+    }
+    if flags.symbols {
+        let largest = size::largest(&figures);
+        print("\n");
+        print(&table::markdown(&kind, &largest, &base_figures, &budgets));
+    }
+    for fault in &faults {
+        print(&format!("\n- **too large**: {flavour}, {fault}"));
+    }
+    if is_larger {
+        let grown = gate::grown(&figures, &base_figures);
+        print(&format!("\n- what has grown: {}", grown.join("; ")));
+    }
+    print("\n");
+    Ok(faults.len())
 }
 
-fn measure(builds: &[Build], flags: &Flags) -> Result<Report, String> {
-    let mut report = Report::default();
-    for build in builds {
-        let measured = report.flavour(build.flavour);
-        if flags.wants(Part::Size) {
-            measured.extend(elf::sizes(&build.agent)?);
-            symbols::count(build.symbols.as_deref().unwrap_or(&build.agent), measured)?;
+/// The parts that the flags ask for and `wanted` lets through.
+fn measure(file: &Path, flags: &Flags, wanted: impl Fn(&str) -> bool) -> Result<Figures, String> {
+    let mut figures = Figures::new();
+    for (part, measuring) in PARTS {
+        if flags.only.contains(&part) && wanted(part) {
+            eprintln!("size-report: {}, {part} …", file.display());
+            figures.extend(measuring(file, flags)?);
         }
-        for (part, figures) in PARTS {
-            // What differs between the flavours shows in these already.
-            let slow = !matches!(part, Part::Idle | Part::Flight);
-            let skipped = flags.quick && slow && build.flavour != flavour::DEFAULT;
-            if flags.wants(part) && !skipped {
-                eprintln!("size-report: {}, {part:?} …", build.flavour);
-                measured.extend(figures(&build.agent, flags)?);
-            }
-        }
-        measured.sort_by_group();
     }
-    Ok(report)
+    Ok(figures)
 }
 
 /// A closed stdout takes nothing from the verdict.

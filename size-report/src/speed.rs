@@ -1,166 +1,156 @@
-//! Speed: records a second and CPU a record, beside the floor of the same run.
+//! Speed: records a second and CPU a record, beside the floor of the same run: a disk
+//! that does nothing but flush, an HTTP client that does nothing but send.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::figures::{Figure, Unit};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use rustix::fs::OFlags;
+
 use crate::flags::Flags;
-use crate::floor::{self, Disk};
-use crate::scene::{FLIGHT, Load, Scene, Shape, Until};
+use crate::scene::{FLIGHT, Load, ONE, RECORD, SDK, Scene, Until, record};
+use crate::support::sender::block_on;
+use crate::support::server::MainServer;
 use crate::support::temp_folder;
+use crate::table::{Figure, Figures, Unit};
 
-/// How long one in flight is sent at a time.
+/// How long one in flight is sent, and then the disk's flushes are, at a time.
 const TURN: Duration = Duration::from_millis(500);
-/// In [`floor::WAYS`].
-const NEW_PAIRS: usize = 2;
-const WRITTEN_PAIRS: usize = 3;
+/// Bytes of one of LMDB's pages.
+const PAGE: usize = 4096;
+/// Pages of the floor's file, whose blocks are written already.
+const PAGES: u64 = 2048;
+/// LMDB's two meta pages come first.
+const META: u64 = 2;
 
-const ONE: Shape = Shape {
-    in_flight: 1,
-    connections: Some(1),
-};
+/// As long as the agent's.
+const KEY: &str = "\"0123456789abcdef-1234567890123456789\"";
 
-/// One channel for all, and one for each record; 64 on 4 is spec 9's shape.
-const SHAPES: [(&str, Shape, bool); 7] = [
-    ("16 in flight, 1 channel", shape(16, Some(1)), false),
-    ("64 in flight, 1 channel", shape(64, Some(1)), false),
-    ("64 in flight, 4 channels", FLIGHT, true),
-    ("1 in flight, a channel a record", shape(1, None), false),
-    ("16 in flight, a channel a record", shape(16, None), false),
-    ("32 in flight, a channel a record", SDK, true),
-    ("64 in flight, a channel a record", shape(64, None), false),
-];
-
-/// A new channel for every record, from so many threads at once: the SDK's way (spec 9).
-pub const SDK: Shape = shape(32, None);
-
-const fn shape(in_flight: usize, connections: Option<usize>) -> Shape {
-    Shape {
-        in_flight,
-        connections,
-    }
-}
-
-/// Ingest in all shapes, each with a fresh agent; one in flight also into a store
-/// whose blocks are written already. `--quick`: the two that an SDK sees, and one
-/// in flight.
-///
-/// # Errors
-/// The agent refused a record, or the disk failed.
-pub fn ingest(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
-    let mut figures = one_in_flight(agent, flags)?;
+/// Ingest in the shapes of spec 9, each with a fresh agent.
+pub fn ingest(agent: &Path, flags: &Flags) -> Result<Figures, String> {
     let time = Duration::from_secs(if flags.quick { 2 } else { 5 });
-    for (name, shape, quick) in SHAPES {
-        if quick || !flags.quick {
-            let load = Scene::start(agent, &[]).send(shape, Until::Time(time))?;
-            figures.extend(rates(&format!("ingest, {name}"), &load));
-        }
+    let mut figures = Vec::new();
+    for (name, shape) in [
+        ("ingest/64 in flight on 4 channels, ", FLIGHT),
+        ("ingest/32 in flight, a channel a record, ", SDK),
+    ] {
+        let load = Scene::start(agent, &[]).send(shape, Until::Time(time))?;
+        figures.extend(rates(name, &load));
     }
-    Ok(figures)
-}
-
-/// One in flight and the disk's own flushes, in turn: the disk is not the same
-/// from one second to the next.
-fn one_in_flight(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
+    // In turn: the disk is not the same from one second to the next.
     let folder = temp_folder();
-    let mut disk = Disk::new(folder.path())?;
-    let stores = [
-        ("new blocks", NEW_PAIRS, Scene::start(agent, &[])),
-        ("written blocks", WRITTEN_PAIRS, used_store(agent, flags)?),
-    ];
-    let mut loads = [Load::default(); 2];
-    for _ in 0..if flags.quick { 4 } else { 12 } {
-        disk.measure()?;
-        for ((_, _, scene), load) in stores.iter().zip(&mut loads) {
-            *load = load.and(scene.send(ONE, Until::Time(TURN))?);
-        }
+    let failed = |error| format!("{}: {error}", folder.path().display());
+    let disk = written_file(folder.path()).map_err(failed)?;
+    let scene = Scene::start(agent, &[]);
+    let mut load = scene.send(ONE, Until::Time(TURN))?;
+    let mut floor = commits(&disk).map_err(failed)?;
+    for _ in 0..if flags.quick { 3 } else { 10 } {
+        load = load.and(scene.send(ONE, Until::Time(TURN))?);
+        floor = floor.and(commits(&disk).map_err(failed)?);
     }
-    let mut figures = Vec::new();
-    for (way, (name, ..)) in floor::WAYS.iter().enumerate() {
-        let name = format!("speed/floor, the disk: {name}");
-        figures.push(Figure::once(name, Unit::PerSecond, Some(disk.rate(way))));
-    }
-    for ((blocks, floor, _), load) in stores.iter().zip(loads) {
-        let name = format!("ingest, 1 in flight into {blocks}");
-        figures.extend(rates(&name, &load));
-        let name = format!("speed/{name}: of the disk's two flushes");
-        let ratio = load.rate() / disk.rate(*floor);
-        figures.push(Figure::once(name, Unit::Ratio, Some(ratio)));
-    }
+    figures.extend(rates("ingest/1 in flight, ", &load));
+    figures.extend(beside("ingest/", &load, "the disk's two flushes", &floor));
     Ok(figures)
 }
 
-/// An agent whose store was filled and emptied but for a tenth: it writes into
-/// those blocks. Emptied to the end, it would leave.
-fn used_store(agent: &Path, flags: &Flags) -> Result<Scene, String> {
+/// Replay, and a bare client against the same server, before and after it.
+pub fn replay(agent: &Path, flags: &Flags) -> Result<Figures, String> {
+    let count = if flags.quick { 20_000 } else { 100_000 };
     let mut scene = Scene::start(agent, &[]);
-    let records = if flags.quick { 5_000 } else { 20_000 };
-    scene.send(FLIGHT, Until::Records(records))?;
-    let arrivals = scene.server_up(Duration::ZERO);
-    arrivals.wait(records * 9 / 10, || {});
-    scene.server.down();
-    Ok(scene)
-}
-
-/// Replay against a server without and with a delay, and a bare client against
-/// the same.
-///
-/// # Errors
-/// The agent refused a record, or the server did not answer.
-pub fn replay(agent: &Path, flags: &Flags) -> Result<Vec<Figure>, String> {
-    let records = |of_all: u32| if flags.quick { of_all / 5 } else { of_all };
-    let mut figures = Vec::new();
-    for (delay, count) in [(0, records(100_000)), (1, records(10_000))] {
-        let name = format!("replay, server with {delay} ms");
-        let delay = Duration::from_millis(delay);
-        let mut scene = Scene::start(agent, &[]);
-        let sent = scene.send(FLIGHT, Until::Records(count.into()))?.records as u64;
-        let before = floor::http(delay, count / 4)?;
-        let replayed = scene.replay(delay, sent)?;
-        let after = floor::http(delay, count / 4)?;
-        let bare = before.mean(after);
-        figures.extend(replay_rates(&name, &replayed));
-        figures.push(rate(&format!("{name}, bare client"), 1.0, bare.time));
-        figures.push(cpu(
-            &format!("{name}, bare client"),
-            "CPU a record",
-            1.0,
-            bare.cpu,
-        ));
-        let ratio = replayed.rate() * bare.time.as_secs_f64();
-        let name = format!("speed/{name}: of the bare client");
-        figures.push(Figure::once(name, Unit::Ratio, Some(ratio)));
-    }
+    let sent = scene.send(FLIGHT, Until::Records(count))?.records;
+    let before = bare_client(count / 4)?;
+    let replayed = scene.replay(sent)?;
+    let floor = before.and(bare_client(count / 4)?);
+    let mut figures = rates("replay/", &replayed);
+    figures.extend(beside("replay/", &replayed, "a bare hyper client", &floor));
     Ok(figures)
 }
 
-/// The figures of one way to send.
-pub fn rates(name: &str, load: &Load) -> Vec<Figure> {
+/// Records a second, and the agent's CPU a record.
+pub fn rates(name: &str, load: &Load) -> Figures {
+    let cpu = load
+        .cpu
+        .map(|cpu| cpu.as_secs_f64() * 1e6 / load.records as f64);
     vec![
-        rate(name, load.records, load.time),
-        cpu(name, "agent's CPU a record", load.records, load.cpu),
-        cpu(name, "client's CPU a record", load.records, load.client_cpu),
+        Figure::once(format!("{name}records"), Unit::PerSecond, Some(load.rate())),
+        Figure::once(format!("{name}CPU a record"), Unit::Micros, cpu),
     ]
 }
 
-/// The figures of one replay.
-pub fn replay_rates(name: &str, replayed: &Load) -> Vec<Figure> {
-    vec![
-        rate(name, replayed.records, replayed.time),
-        cpu(name, "agent's CPU a record", replayed.records, replayed.cpu),
+/// The floor's records a second, and the agent's as a part of it.
+fn beside(part: &str, load: &Load, name: &str, floor: &Load) -> [Figure; 2] {
+    let ratio = Some(load.rate() / floor.rate());
+    [
+        Figure::once(format!("{part}{name}"), Unit::PerSecond, Some(floor.rate())),
+        Figure::once(format!("{part}of {name}"), Unit::Ratio, ratio),
     ]
 }
 
-fn rate(name: &str, records: f64, time: Duration) -> Figure {
-    let rate = records / time.as_secs_f64();
-    Figure::once(
-        format!("speed/{name}: records"),
-        Unit::PerSecond,
-        Some(rate),
-    )
+/// A file whose blocks are written already; and once more, to flush with each write.
+fn written_file(folder: &Path) -> io::Result<[File; 2]> {
+    let file = tempfile::NamedTempFile::new_in(folder)?;
+    let flag = OFlags::DSYNC.bits().cast_signed();
+    let flushing = File::options()
+        .write(true)
+        .custom_flags(flag)
+        .open(file.path())?;
+    file.as_file()
+        .write_all_at(&vec![1; PAGE * PAGES as usize], 0)?;
+    file.as_file().sync_all()?;
+    Ok([file.into_file(), flushing])
 }
 
-fn cpu(name: &str, whose: &str, records: f64, spent: Option<Duration>) -> Figure {
-    let micros = spent.map(|spent| spent.as_secs_f64() * 1e6 / records);
-    Figure::once(format!("speed/{name}: {whose}"), Unit::Micros, micros)
+/// What LMDB does for a commit, again and again: a page and a flush, a meta page and a
+/// flush.
+fn commits([data, meta]: &[File; 2]) -> io::Result<Load> {
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < TURN {
+        count += 1;
+        let page = META + count % (PAGES - META);
+        data.write_all_at(&[2; PAGE], page * PAGE as u64)?;
+        data.sync_data()?;
+        meta.write_all_at(&[3; PAGE], count % META * PAGE as u64)?;
+    }
+    Ok(Load::since(start, count, None))
+}
+
+/// hyper on one connection, one request in flight: what a replay without a store
+/// would take.
+fn bare_client(requests: u64) -> Result<Load, String> {
+    let server = MainServer::new_up();
+    server.forget_requests();
+    let posted = block_on(post(server.port(), requests));
+    posted.map_err(|error| format!("the bare client: {error}"))
+}
+
+async fn post(port: u16, requests: u64) -> Result<Load, Box<dyn std::error::Error>> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    let connected = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut client, connection) = connected?;
+    tokio::spawn(connection);
+    let record = record(0, RECORD).json_data;
+    let record = String::from_utf8_lossy(&record);
+    let body = format!("{{\"pipelines\":[\"audit\",\"orders\"],\"log_data\":{record}}}");
+    let body = Bytes::from(body);
+    let start = Instant::now();
+    for _ in 0..requests {
+        let request = Request::post("/log")
+            .header("host", "127.0.0.1")
+            .header("content-type", "application/json")
+            .header("datanadhi-api-key", "sample-api-key")
+            .header("idempotency-key", KEY)
+            .header("user-agent", "size-report")
+            .body(Full::new(body.clone()))?;
+        client.ready().await?;
+        let answer = client.send_request(request).await?;
+        answer.into_body().collect().await?;
+    }
+    Ok(Load::since(start, requests, None))
 }

@@ -1,135 +1,116 @@
-//! The report as one Markdown table.
+//! What was measured, and how it is shown: figures with a unit, one Markdown table.
 
 use std::collections::BTreeMap;
 
-use crate::budget::Budgets;
-use crate::figures::{Figure, Flavour, Report, Unit};
+/// Names are cut to so many characters: those of symbols have no end.
+const NAME_SHOWN: usize = 80;
 
-/// Crates, and symbols, that are listed.
-const LARGEST: usize = 20;
-/// Symbols are cut to so many characters: a table must stay readable.
-const SYMBOL_SHOWN: usize = 70;
+/// What a figure counts, and so how it is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Bytes,
+    Kib,
+    Count,
+    PerSecond,
+    Micros,
+    Millis,
+    /// Of a floor that was measured in the same run: the more, the better.
+    Ratio,
+}
 
-/// Both flavours below each other: budget, base, head and what has changed.
-pub fn markdown(head: &Report, base: &Report, budgets: &Budgets) -> String {
-    let mut lines = vec![
-        "| figure | budget | base | head | change |".to_owned(),
-        "|---|--:|--:|--:|--:|".to_owned(),
-    ];
-    let nothing = Flavour::default();
-    for (name, head) in &head.flavours {
-        let base = base.flavours.get(name).unwrap_or(&nothing);
-        let mut group = "";
-        for figure in &head.figures {
-            if figure.group() != group {
-                group = figure.group();
-                lines.push(title(&format!("{group}, {name}")));
-            }
-            let budget = budgets.of(name, &figure.name);
-            lines.push(line(figure, base.figure(&figure.name), budget));
+/// One line of the table. Its name is that of its part, a `/`, and its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    pub name: String,
+    pub unit: Unit,
+    /// Sorted; empty where this system does not tell.
+    samples: Vec<f64>,
+}
+
+impl Figure {
+    /// n/a where the system did not tell once.
+    pub fn new(
+        name: impl Into<String>,
+        unit: Unit,
+        samples: impl IntoIterator<Item = Option<f64>>,
+    ) -> Figure {
+        let samples: Option<Vec<f64>> = samples.into_iter().collect();
+        let mut samples = samples.unwrap_or_default();
+        samples.sort_by(f64::total_cmp);
+        let name = name.into();
+        Figure {
+            name,
+            unit,
+            samples,
         }
-        lines.extend(largest("crates", name, &head.crates, &base.crates));
-        lines.extend(largest("symbols", name, &head.symbols, &base.symbols));
     }
-    lines.join("\n") + "\n"
+
+    pub fn once(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Figure {
+        Figure::new(name, unit, [value])
+    }
+
+    pub fn median(&self) -> Option<f64> {
+        self.samples.get(self.samples.len() / 2).copied()
+    }
+
+    /// What is measured by itself.
+    pub fn part(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
 }
 
-fn title(text: &str) -> String {
-    format!("| **{text}** | | | | |")
+pub type Figures = Vec<Figure>;
+
+/// The figure of that name.
+pub fn find<'a>(figures: &'a [Figure], name: &str) -> Option<&'a Figure> {
+    figures.iter().find(|figure| figure.name == name)
 }
 
-fn line(head: &Figure, base: Option<&Figure>, budget: Option<f64>) -> String {
-    let unit = head.unit;
-    let base = base.and_then(Figure::median);
-    let (shown, change) = match head.value {
-        None => ("n/a".to_owned(), String::new()),
-        Some(value) => {
-            let mut shown = number(unit, value.median);
-            if value.samples > 1 {
-                let (low, high) = (number(unit, value.low), number(unit, value.high));
-                shown += &format!(" ({} of {low} … {high})", value.samples);
-            }
-            (
-                shown,
-                base.map_or(String::new(), |base| change(unit, base, value.median)),
-            )
+/// The table of one kind of file.
+pub fn markdown(
+    kind: &str,
+    head: &[Figure],
+    base: &[Figure],
+    budgets: &BTreeMap<String, f64>,
+) -> String {
+    let mut table = format!("| {kind} | budget | base | head | change |\n|---|--:|--:|--:|--:|\n");
+    for figure in head {
+        let unit = figure.unit;
+        let show = |value: Option<f64>| value.map_or(String::new(), |it| number(unit, it));
+        // A pipe would end the cell.
+        let name: String = figure.name.chars().take(NAME_SHOWN).collect();
+        let name = name.replace('|', "\\|");
+        let mut budget = show(budgets.get(&figure.name).copied());
+        if unit == Unit::Ratio && !budget.is_empty() {
+            budget.insert_str(0, "≥ ");
         }
-    };
-    // A part of a floor is to be reached, all else is not to be passed.
-    let least = if unit == Unit::Ratio { "≥ " } else { "" };
-    let budget = budget.map_or(String::new(), |budget| {
-        format!("{least}{}", number(unit, budget))
-    });
-    let base = base.map_or(String::new(), |base| number(unit, base));
-    format!(
-        "| {} | {budget} | {base} | {shown} | {change} |",
-        head.row()
-    )
-}
-
-/// The largest of head; then whatever else has moved, and by how much.
-fn largest(
-    what: &str,
-    flavour: &str,
-    head: &BTreeMap<String, u64>,
-    base: &BTreeMap<String, u64>,
-) -> Vec<String> {
-    if head.is_empty() {
-        return Vec::new();
-    }
-    let bytes = |of: &BTreeMap<String, u64>, name: &str| of.get(name).copied().unwrap_or(0);
-    let mut names: Vec<&String> = head.keys().collect();
-    names.sort_by_key(|name| std::cmp::Reverse(head[*name]));
-    names.truncate(LARGEST);
-    if !base.is_empty() {
-        let listed = names.clone();
-        let mut moved: Vec<&String> = head
-            .keys()
-            .chain(base.keys().filter(|name| !head.contains_key(*name)))
-            .filter(|name| !listed.contains(name) && bytes(head, name) != bytes(base, name))
-            .collect();
-        moved.sort_by_key(|name| std::cmp::Reverse(bytes(head, name).abs_diff(bytes(base, name))));
-        names.extend(moved.into_iter().take(LARGEST));
-    }
-    let lines = names.into_iter().map(|name| {
-        let head = bytes(head, name) as f64;
-        let known = !base.is_empty();
-        let base = bytes(base, name) as f64;
-        let (base_shown, change) = match known {
-            true => (number(Unit::Bytes, base), change(Unit::Bytes, base, head)),
-            false => (String::new(), String::new()),
+        let base = find(base, &figure.name).and_then(Figure::median);
+        let both = base.zip(figure.median());
+        let change = both.map_or(String::new(), |(base, head)| change(unit, base, head));
+        let base = show(base);
+        let head = match &*figure.samples {
+            [] => "n/a".to_owned(),
+            [one] => number(unit, *one),
+            [low, .., high] => {
+                let (low, high) = (number(unit, *low), number(unit, *high));
+                format!("{} ({low} … {high})", show(figure.median()))
+            }
         };
-        format!(
-            "| `{}` | | {base_shown} | {} | {change} |",
-            shortened(name),
-            number(Unit::Bytes, head)
-        )
-    });
-    let title = title(&format!("largest {what}, {flavour}"));
-    [title].into_iter().chain(lines).collect()
-}
-
-fn shortened(name: &str) -> String {
-    let mut shown: String = name.chars().take(SYMBOL_SHOWN).collect();
-    if shown.len() < name.len() {
-        shown.push('…');
+        table += &format!("| {name} | {budget} | {base} | {head} | {change} |\n");
     }
-    // Would end the cell.
-    shown.replace('|', "\\|")
+    table
 }
 
-/// With its sign and the part it is of the base; nothing for nothing.
+/// With its sign and the part it is of the base.
 fn change(unit: Unit, base: f64, head: f64) -> String {
     let by = head - base;
     if number(unit, head) == number(unit, base) {
         return "=".to_owned();
     }
     let sign = if by < 0.0 { "−" } else { "+" };
-    let part = match base == 0.0 {
-        true => String::new(),
-        false => format!(" ({sign}{:.1} %)", (by / base * 100.0).abs()),
-    };
-    format!("{sign}{}{part}", number(unit, by.abs()))
+    let percent = (by / base * 100.0).abs();
+    let part = (base != 0.0).then(|| format!(" ({sign}{percent:.1} %)"));
+    sign.to_owned() + &number(unit, by.abs()) + &part.unwrap_or_default()
 }
 
 /// A figure as people read it.
@@ -164,54 +145,40 @@ mod tests {
 
     #[test]
     fn numbers_as_people_read_them() {
-        let table = [
+        for (unit, value, shown) in [
             (Unit::Bytes, 1_226_312.0, "1,226,312"),
-            (Unit::Bytes, 999.0, "999"),
             (Unit::Kib, 2912.0, "2,912 KiB"),
-            (Unit::Count, 3.0, "3"),
             (Unit::Count, 0.4, "0.4"),
             (Unit::PerSecond, 12_345.6, "12,346/s"),
-            (Unit::Micros, 19.96, "20.0 µs"),
             (Unit::Ratio, 0.754, "0.75"),
-        ];
-        for (unit, value, shown) in table {
+        ] {
             assert_eq!(number(unit, value), shown);
         }
     }
 
     #[test]
-    fn base_stands_beside_head() {
-        let mut head = Report::default();
-        let mut base = Report::default();
-        for (report, total, h2) in [(&mut base, 1000.0, 10), (&mut head, 3048.0, 5)] {
-            let flavour = report.flavour("default");
-            flavour.extend([
+    fn base_stands_beside_head_and_the_median_counts() {
+        let figures = |total, rss: &[f64]| {
+            let open = [Some(3.0), None, Some(3.0)];
+            [
                 Figure::once("size/total", Unit::Bytes, Some(total)),
-                Figure::once("memory/idle: PSS", Unit::Kib, None),
-                Figure::once("speed/one", Unit::Ratio, Some(0.8)),
-            ]);
-            flavour.crates.insert("h2".to_owned(), h2);
-        }
-        let budgets = serde_json::json!({"default": {"size/total": 2097152, "speed/one": 0.75}});
-        let budgets = Budgets::from_json(&budgets).unwrap();
-        let table = markdown(&head, &base, &budgets);
-        for line in [
-            "| **size, default** | | | | |",
-            "| total | 2,097,152 | 1,000 | 3,048 | +2,048 (+204.8 %) |",
-            "| idle: PSS |  |  | n/a |  |",
-            "| one | ≥ 0.75 | 0.80 | 0.80 | = |",
-            "| **largest crates, default** | | | | |",
-            "| `h2` | | 10 | 5 | −5 (−50.0 %) |",
-        ] {
-            assert!(table.lines().any(|found| found == line), "{line}\n{table}");
-        }
-    }
-
-    #[test]
-    fn a_crate_that_is_gone_is_listed() {
-        let of = |name: &str| BTreeMap::from([(name.to_owned(), 7)]);
-        let lines = largest("crates", "default", &of("new"), &of("old"));
-        assert_eq!(lines[1], "| `new` | | 0 | 7 | +7 |");
-        assert_eq!(lines[2], "| `old` | | 7 | 0 | −7 (−100.0 %) |");
+                Figure::new("idle/RSS", Unit::Kib, rss.iter().copied().map(Some)),
+                Figure::new("idle/descriptors", Unit::Count, open),
+                Figure::once("replay/one", Unit::Ratio, Some(0.8)),
+            ]
+        };
+        let head = figures(3048.0, &[9.0, 1.0, 2.0]);
+        let base = figures(1000.0, &[2.0]);
+        let budgets = [("size/total", 2_097_152.0), ("replay/one", 0.75)];
+        let budgets = budgets.map(|(name, most)| (name.to_owned(), most));
+        assert_eq!(
+            markdown("x86_64-linux, static", &head, &base, &budgets.into()),
+            "| x86_64-linux, static | budget | base | head | change |\n\
+             |---|--:|--:|--:|--:|\n\
+             | size/total | 2,097,152 | 1,000 | 3,048 | +2,048 (+204.8 %) |\n\
+             | idle/RSS |  | 2 KiB | 2 KiB (1 KiB … 9 KiB) | = |\n\
+             | idle/descriptors |  |  | n/a |  |\n\
+             | replay/one | ≥ 0.75 | 0.80 | 0.80 | = |\n"
+        );
     }
 }

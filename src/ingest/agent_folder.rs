@@ -22,6 +22,7 @@ use rustix::process::{DumpableBehavior, dumpable_behavior, getegid, geteuid, get
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::ingest::socket::{SOCKET_NAME, connect_now};
+use crate::random;
 
 /// The folder's name in the base folder.
 pub const NAME: &str = ".agent";
@@ -53,7 +54,7 @@ impl AgentFolder {
         let folder = open(&path)?;
         rustix::fs::fchmod(&folder, Mode::RWXU)?;
         empty(&folder, &path)?;
-        let socket = format!("{SOCKET_PREFIX}{:016x}", random()?);
+        let socket = format!("{SOCKET_PREFIX}{:016x}", random::number());
         Ok(AgentFolder {
             folder,
             path,
@@ -199,7 +200,9 @@ fn pid_of_peer(stream: &UnixStream) -> Option<u32> {
 /// Those of the file system; `NotFound` for a name that was taken away.
 pub fn lead_name_to(base: &Path, socket: &Path) -> io::Result<()> {
     let name = base.join(SOCKET_NAME);
-    let new = base.join(NAME).join(format!("link-{:016x}", random()?));
+    let new = base
+        .join(NAME)
+        .join(format!("link-{:016x}", random::number()));
     std::os::unix::fs::symlink(socket, &new)?;
     let exchanged = match rustix::fs::renameat_with(CWD, &new, CWD, &name, RenameFlags::EXCHANGE) {
         // A file system that cannot exchange: the moment in between is short.
@@ -254,8 +257,4 @@ fn empty(folder: &OwnedFd, path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn random() -> io::Result<u64> {
-    getrandom::u64().map_err(|error| io::Error::other(error.to_string()))
 }

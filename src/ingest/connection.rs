@@ -42,7 +42,7 @@ pub fn serve(stream: UnixStream, admission: &Arc<Admission>, service: &LogAgent)
 
 async fn drive(stream: UnixStream, admitted: Admitted, service: LogAgent) {
     let peer = &admitted.peer;
-    let stream = AuthorityAdapter::new(stream, Arc::clone(&peer.closing));
+    let stream = AuthorityAdapter::new(stream, Arc::clone(&peer.ending));
     let handshake = Builder::new()
         .max_concurrent_streams(peer.streams)
         .initial_window_size(STREAM_WINDOW)

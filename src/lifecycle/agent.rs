@@ -14,9 +14,9 @@ use crate::limits::{
     LEAVE_AGE, LEAVE_DRAIN, LEAVE_JITTER, LEAVE_QUIET, LEAVE_SETTLE, SETTLE_DELAY,
 };
 use crate::memory;
+use crate::random;
 use crate::replay::backoff::Probes;
 use crate::replay::http::Probe;
-use crate::replay::jitter::random;
 use crate::replay::replayer::{Pause, Replayer};
 use crate::store::{self, Close};
 
@@ -54,7 +54,7 @@ impl Quiet {
     pub fn new(since: Instant) -> Quiet {
         Quiet {
             since,
-            length: LEAVE_QUIET + LEAVE_JITTER.mul_f64(random()),
+            length: LEAVE_QUIET + LEAVE_JITTER.mul_f64(random::fraction()),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Lifecycle {
         let mut probes = Probes::new();
         if let Some(why) = broken {
             self.tell_unhealthy(&why, &mut told);
-            sleep(probes.next(random())).await;
+            sleep(probes.next(random::fraction())).await;
         }
         while let Probe::Unhealthy(why) = self.replayer.probe().await {
             self.tell_unhealthy(&why, &mut told);
@@ -145,7 +145,7 @@ impl Lifecycle {
                 raised = self.folder.raise_flag();
             }
             memory::release_stack();
-            sleep(probes.next(random())).await;
+            sleep(probes.next(random::fraction())).await;
         }
         self.folder.lower_flag();
         self.events.emit(

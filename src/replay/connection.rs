@@ -171,6 +171,14 @@ impl Drop for Connection {
 }
 
 impl Received {
+    /// Why the body was not read to its end.
+    pub(super) fn broken(&self) -> Option<String> {
+        match &self.body_end {
+            BodyEnd::Broken(why) => Some(why.clone()),
+            BodyEnd::Reusable | BodyEnd::Read => None,
+        }
+    }
+
     /// The `Location` header, unmasked.
     pub(super) fn location(&self) -> Option<String> {
         let value = self.headers.get(LOCATION)?;

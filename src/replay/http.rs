@@ -206,10 +206,7 @@ impl Client {
         let (connection, response) = self.head(&path, Some(delivery)).await?;
         let received = self.read(connection, response, true).await;
         self.confirm(received.status).await?;
-        let broken = match &received.body_end {
-            BodyEnd::Broken(why) => Some(why.clone()),
-            BodyEnd::Reusable | BodyEnd::Read => None,
-        };
+        let broken = received.broken();
         let is_cut = broken.is_some() || received.body_start.len() == ANSWER_BODY_KEPT;
         Ok(Answer {
             status: received.status,
@@ -222,7 +219,10 @@ impl Client {
                 .get(DATE)
                 .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok()),
             location: received.location().map(|text| shown(&text, redactor)),
-            body_start: redactor.redact(&received.body_start, is_cut),
+            body_start: match disposition::of_status(received.status) {
+                Disposition::Delivered => String::new(), // shown nowhere
+                _ => redactor.redact(&received.body_start, is_cut),
+            },
             broken,
         })
     }

@@ -9,7 +9,6 @@ pub mod delivered;
 pub mod disposition;
 mod head;
 pub mod http;
-pub mod jitter;
 pub mod patience;
 pub mod proxy;
 pub mod redact;

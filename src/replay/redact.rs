@@ -4,27 +4,13 @@
 
 /// What stands in place of a secret.
 const MASK: &[u8] = b"***";
-/// How often an answer may have escaped what it quotes, one time in the other: in a URL that
-/// stands in another's query, in a page.
-const ESCAPES_MAX: usize = 3;
-/// Bytes of the longest escape, `&quot;` or `\u0026`, that may be cut.
-const ESCAPE_MAX: usize = 6;
-/// HTML's spellings of what it cannot hold as it is.
-const ENTITIES: [(&[u8], u8); 8] = [
-    (b"&amp;", b'&'),
-    (b"&lt;", b'<'),
-    (b"&gt;", b'>'),
-    (b"&quot;", b'"'),
-    (b"&#34;", b'"'),
-    (b"&#39;", b'\''),
-    (b"&#x27;", b'\''),
-    (b"&apos;", b'\''),
-];
+/// Bytes of the longest escape, two of JSON's halves of a character: `\ud83d\ude00`.
+const ESCAPE_MAX: usize = 12;
 
 /// The secrets of one exchange: keys, user and password of the URLs.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    /// Without any escapes, the longest first: one may hold the other.
+    /// Each as it was given, and with its escapes undone.
     secrets: Vec<Vec<u8>>,
 }
 
@@ -39,12 +25,11 @@ impl Redactor {
     #[must_use]
     pub fn and(mut self, secret: &str) -> Redactor {
         // Blanks around it are no part of a header's value.
-        let units = unescaped(secret.trim().as_bytes());
-        let secret: Vec<u8> = units.iter().map(|unit| unit.byte).collect();
-        if !secret.is_empty() && !self.secrets.contains(&secret) {
-            let is_longer = |other: &Vec<u8>| other.len() >= secret.len();
-            let place = self.secrets.partition_point(is_longer);
-            self.secrets.insert(place, secret);
+        for units in readings(secret.trim().as_bytes()) {
+            let secret = bytes(&units);
+            if !secret.is_empty() && !self.secrets.contains(&secret) {
+                self.secrets.push(secret);
+            }
         }
         self
     }
@@ -54,31 +39,48 @@ impl Redactor {
     /// secret.
     #[must_use]
     pub fn redact(&self, text: &[u8], is_cut: bool) -> String {
-        let units = unescaped(text);
-        let bytes: Vec<u8> = units.iter().map(|unit| unit.byte).collect();
-        let mut redacted = Vec::with_capacity(text.len());
-        let (mut at, mut shown) = (0, 0);
-        while let (Some(rest), Some(unit)) = (bytes.get(at..), units.get(at)) {
-            let secret = self.secrets.iter().find(|secret| rest.starts_with(secret));
-            if let Some(secret) = secret {
-                redacted.extend(MASK);
-                at += secret.len();
-            } else if is_cut && self.secrets.iter().any(|secret| is_cut_off(secret, rest)) {
-                redacted.extend(MASK);
-                break;
-            } else {
-                // An escape of several bytes is shown once.
-                let from = unit.start.max(shown);
-                redacted.extend(text.get(from..unit.end).unwrap_or_default());
-                at += 1;
+        let mut is_secret = vec![false; text.len()];
+        // In each reading: what stands before a secret may look like the begin of an escape.
+        for units in readings(text) {
+            let bytes = bytes(&units);
+            for (at, first) in units.iter().enumerate() {
+                let rest = bytes.get(at..).unwrap_or_default();
+                let length = self.length_at_begin(rest, is_cut);
+                let last = units.get((at + length).wrapping_sub(1));
+                if let Some(last) = last.filter(|_| length > 0)
+                    && let Some(part) = is_secret.get_mut(first.start..last.end)
+                {
+                    part.fill(true);
+                }
             }
-            shown = units.get(at - 1).map_or(shown, |unit| unit.end);
+        }
+        let mut redacted = Vec::with_capacity(text.len());
+        let mut before = false;
+        for (byte, is_secret) in text.iter().zip(is_secret) {
+            match is_secret {
+                false => redacted.push(*byte),
+                true if before => {}
+                true => redacted.extend(MASK),
+            }
+            before = is_secret;
         }
         without_userinfo(&String::from_utf8_lossy(&redacted))
     }
+
+    /// Length of the longest secret with which `rest`, the end of a text, begins; 0 for none.
+    fn length_at_begin(&self, rest: &[u8], is_cut: bool) -> usize {
+        let lengths = self.secrets.iter().filter_map(|secret| {
+            if rest.starts_with(secret) {
+                Some(secret.len())
+            } else {
+                (is_cut && is_cut_off(secret, rest)).then_some(rest.len())
+            }
+        });
+        lengths.max().unwrap_or(0)
+    }
 }
 
-/// A byte of a text without its escapes, and where it stands in the text.
+/// A byte of a text with its escapes undone, and where it stands in the text.
 #[derive(Clone, Copy)]
 struct Unit {
     byte: u8,
@@ -86,84 +88,135 @@ struct Unit {
     end: usize,
 }
 
-/// `text` without its escapes.
-fn unescaped(text: &[u8]) -> Vec<Unit> {
+fn bytes(units: &[Unit]) -> Vec<u8> {
+    units.iter().map(|unit| unit.byte).collect()
+}
+
+/// Reads `text` as it is, with its escapes undone, with the escapes of that undone, and so
+/// on: in a URL that stands in another's query, in a page.
+fn readings(text: &[u8]) -> impl Iterator<Item = Vec<Unit>> {
     let units = text.iter().enumerate().map(|(start, &byte)| Unit {
         byte,
         start,
         end: start + 1,
     });
-    let mut units: Vec<Unit> = units.collect();
-    for _ in 0..ESCAPES_MAX {
-        let before = units.len();
-        units = unescaped_once(&units);
-        if units.len() == before {
-            break;
-        }
-    }
-    units
+    std::iter::successors(Some(units.collect()), |units: &Vec<Unit>| {
+        let further = unescaped(units);
+        (bytes(units) != bytes(&further)).then_some(further)
+    })
 }
 
-fn unescaped_once(units: &[Unit]) -> Vec<Unit> {
+fn unescaped(units: &[Unit]) -> Vec<Unit> {
     let mut out = Vec::with_capacity(units.len());
     let mut rest = units;
-    while let [first, ..] = rest {
+    while let [first, others @ ..] = rest {
         let mut next = [0; ESCAPE_MAX];
         for (byte, unit) in next.iter_mut().zip(rest) {
             *byte = unit.byte;
         }
-        let mut utf8 = [0; 4];
-        let (meant, length): (&[u8], usize) = match next {
-            [b'%', high, low, ..] if hex(&[high, low]).is_some() => {
-                utf8[0] = hex(&[high, low]).unwrap_or_default() as u8;
-                (&utf8[..1], 3)
-            }
-            [b'\\', b'u', a, b, c, d] if hex(&[a, b, c, d]).is_some() => {
-                let code = hex(&[a, b, c, d]).and_then(char::from_u32);
-                (code.unwrap_or('?').encode_utf8(&mut utf8).as_bytes(), 6)
-            }
-            [b'\\', escaped @ (b'"' | b'\\' | b'/' | b'\''), ..] => {
-                utf8[0] = escaped;
-                (&utf8[..1], 2)
-            }
-            // A blank, in a form.
-            [b'+', ..] => (b" ", 1),
-            _ => {
-                let entity = ENTITIES.iter().find(|(name, _)| next.starts_with(name));
-                let (length, byte) =
-                    entity.map_or((1, first.byte), |(name, byte)| (name.len(), *byte));
-                utf8[0] = byte;
-                (&utf8[..1], length)
-            }
+        rest = others;
+        let Some((meant, length)) = escape(&next) else {
+            out.push(*first);
+            continue;
         };
-        let (escape, others) = rest.split_at(length.min(rest.len()));
-        let end = escape.last().map_or(first.end, |last| last.end);
+        // The zeros beyond the text's end are part of no escape.
+        let others_end = others.get(..length - 1).and_then(<[Unit]>::last);
+        let end = others_end.map_or(first.end, |last| last.end);
+        rest = others.get(length - 1..).unwrap_or_default();
+        let mut utf8 = [0; 4];
+        let meant: &[u8] = match meant {
+            Meant::Byte(byte) => &[byte],
+            Meant::Char(char) => char.encode_utf8(&mut utf8).as_bytes(),
+        };
         out.extend(meant.iter().map(|&byte| Unit {
             byte,
             start: first.start,
             end,
         }));
-        rest = others;
     }
     out
 }
 
-fn hex(digits: &[u8]) -> Option<u32> {
-    let digits = std::str::from_utf8(digits).ok()?;
-    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_hex.then(|| u32::from_str_radix(digits, 16).ok())?
+/// What an escape stands for.
+enum Meant {
+    Byte(u8),
+    Char(char),
+}
+
+/// Reads the escape at the begin of `next`: what it stands for, and its length.
+fn escape(next: &[u8; ESCAPE_MAX]) -> Option<(Meant, usize)> {
+    let (meant, length) = match *next {
+        [b'%', high, low, ..] => {
+            return Some((Meant::Byte(number(&[high, low], 16)? as u8), 3));
+        }
+        // A blank, in a form.
+        [b'+', ..] => (' ', 1),
+        [b'\\', b'u', a, b, c, d, b'\\', b'u', e, f, g, h]
+            if let (Some(high @ 0xD800..0xDC00), Some(low @ 0xDC00..0xE000)) =
+                (number(&[a, b, c, d], 16), number(&[e, f, g, h], 16)) =>
+        {
+            let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+            (char::from_u32(code)?, 12)
+        }
+        [b'\\', b'u', a, b, c, d, ..] => (char::from_u32(number(&[a, b, c, d], 16)?)?, 6),
+        [b'\\', escaped, ..] => match escaped {
+            b'"' | b'\\' | b'/' | b'\'' => (escaped.into(), 2),
+            b'b' => ('\u{8}', 2),
+            b'f' => ('\u{c}', 2),
+            b'n' => ('\n', 2),
+            b'r' => ('\r', 2),
+            b't' => ('\t', 2),
+            _ => return None,
+        },
+        [b'&', ..] => {
+            let length = next.iter().position(|byte| *byte == b';')?;
+            (entity(next.get(1..length)?)?, length + 1)
+        }
+        _ => return None,
+    };
+    Some((Meant::Char(meant), length))
+}
+
+/// The character of HTML's entity with this name.
+fn entity(name: &[u8]) -> Option<char> {
+    match name {
+        b"amp" => Some('&'),
+        b"lt" => Some('<'),
+        b"gt" => Some('>'),
+        b"quot" => Some('"'),
+        b"apos" => Some('\''),
+        [b'#', b'x' | b'X', digits @ ..] => char::from_u32(number(digits, 16)?),
+        [b'#', digits @ ..] => char::from_u32(number(digits, 10)?),
+        _ => None,
+    }
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    // No sign, which from_str_radix would take.
+    let is_number = digits
+        .iter()
+        .all(|digit| char::from(*digit).is_digit(radix));
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
+    u32::from_str_radix(digits, radix).ok()
 }
 
 /// Whether `rest`, the end of a text, is a start of `secret`, maybe with a part of an escape.
 fn is_cut_off(secret: &[u8], rest: &[u8]) -> bool {
-    let escape = rest
-        .iter()
-        .rposition(|byte| b"%\\&".contains(byte))
-        .filter(|start| *start > 0 && rest.len() - start < ESCAPE_MAX);
-    secret.starts_with(rest)
-        || escape
-            .and_then(|start| rest.get(..start))
-            .is_some_and(|whole| secret.starts_with(whole))
+    let pairs = secret.iter().zip(rest);
+    let common = pairs.take_while(|(secret, rest)| secret == rest).count();
+    (1..=common).any(|start| rest.get(start..).is_some_and(is_part_of_escape))
+}
+
+/// Whether `end` is empty, or may be the begin of an escape.
+fn is_part_of_escape(end: &[u8]) -> bool {
+    let is_of_escape = |byte: &u8| byte.is_ascii_alphanumeric() || b"#\\".contains(byte);
+    match end {
+        [] => true,
+        [b'%' | b'\\' | b'&', others @ ..] => {
+            others.len() < ESCAPE_MAX - 1 && others.iter().all(is_of_escape)
+        }
+        _ => false,
+    }
 }
 
 /// `text` with the mask in place of what stands between `//` and `@` in one authority.
@@ -197,6 +250,10 @@ mod tests {
             r#"a"b\c/d"#,
             " X&y+z\t",
             "p/w-and-more",
+            "12ab-key",
+            "night-key",
+            "🔑\t",
+            "a\tb🔑",
         ]);
         for (text, is_cut, expected) in [
             ("no key", false, "no key"),
@@ -224,12 +281,17 @@ mod tests {
                 false,
                 r"*** and *** and \u00e9",
             ),
+            (r"k&#233;y-123 k&#xe9;y-123 p&#x2F;w", false, "*** *** ***"),
+            (r"\ud83d\udd11, a\tb\ud83d\udd11", false, "***, ***"),
+            // What stands before it is no part of it.
+            ("100%12ab-key, %2512ab-key", false, "100%***, %25***"),
+            (r"C:\night-key", false, r"C:\***"),
             ("a kéy-1", true, "a ***"),
             ("a ké", true, "a ***"),
             (r"a k\u00e", true, "a ***"),
             ("a k%c3%a", true, "a ***"),
             ("a k", true, "a ***"),
-            ("a kéy-123k", true, "a ******"),
+            ("a kéy-123k", true, "a ***"),
             ("a b", true, "a b"),
             ("100% \\ & +", true, "100% \\ & +"),
             ("k", true, "***"),

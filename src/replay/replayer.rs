@@ -10,11 +10,11 @@ use crate::error::Result;
 use crate::events::Events;
 use crate::log::FailureLog;
 use crate::proto::store::StoredRecord;
+use crate::random;
 use crate::replay::body::body;
 use crate::replay::delivered::DeliveryTracker;
 use crate::replay::disposition::{self, Disposition};
 use crate::replay::http::{Answer, Client, Delivery, Failure, Probe, Timeouts};
-use crate::replay::jitter::random;
 use crate::replay::patience::Outcome;
 use crate::replay::retry_after;
 use crate::replay::route::Route;
@@ -178,7 +178,7 @@ impl Replayer {
             .and_then(|value| retry_after::parse(value, now));
         match self
             .schedule
-            .answered(disposition, asked, Instant::now(), random)
+            .answered(disposition, asked, Instant::now(), random::fraction)
         {
             Outcome::Delivered => {
                 self.note_replaced(record, &content.api_key);
@@ -230,7 +230,7 @@ impl Replayer {
                     "main_unreachable",
                     &[("error", (&why).into()), ("key", record.key.into())],
                 );
-                if self.schedule.broke_off(Instant::now(), random()) {
+                if self.schedule.broke_off(Instant::now(), random::fraction()) {
                     return Err(self.set_aside_broken(record, &why).await);
                 }
                 Err(Step::Unreachable(why))
@@ -324,7 +324,7 @@ impl Replayer {
             let text = error.to_string();
             self.events
                 .emit("set_aside_failed", &[("error", (&text).into())]);
-            self.schedule.not_now(Instant::now(), random());
+            self.schedule.not_now(Instant::now(), random::fraction());
             return Step::Again;
         }
         let shown = u64::from(status.unwrap_or(0));

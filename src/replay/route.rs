@@ -59,7 +59,8 @@ impl Route {
     }
 
     /// Lists what a server may quote of the URLs' credentials.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+    #[doc(hidden)]
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let peers = std::iter::once(&self.server.peer).chain(self.proxy());
         let credentials = peers.filter_map(|peer| peer.credentials.as_ref());
         credentials.flat_map(Credentials::secrets)

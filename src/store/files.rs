@@ -6,8 +6,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
 use crate::error::{Error, Result};
 use crate::store::delivered::options;
 use crate::store::space;
@@ -114,6 +112,8 @@ pub(super) fn open_data(folder: &Path) -> io::Result<File> {
 #[cfg(target_os = "linux")]
 pub(super) fn try_lock(data: &File) -> bool {
     use std::os::fd::AsRawFd;
+
+    use rustix::io::Errno;
     // SAFETY: the lock is zeroed, which is from its start to its end, before its fields
     // are set; the descriptor is open as long as `data` is.
     let result = unsafe {
@@ -129,7 +129,7 @@ pub(super) fn try_lock(data: &File) -> bool {
 
 /// Elsewhere no lock belongs to a descriptor.
 #[cfg(not(target_os = "linux"))]
-fn try_lock(_data: &File) -> bool {
+pub(super) fn try_lock(_data: &File) -> bool {
     true
 }
 

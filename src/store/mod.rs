@@ -62,7 +62,8 @@ mod pages;
 mod preallocator;
 pub mod record;
 mod remove;
-mod salvage;
+#[doc(hidden)] // for the fuzzer
+pub mod salvage;
 pub mod space;
 mod trust;
 mod verify;

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
@@ -14,8 +14,6 @@ pub(super) const HEADER: usize = 16;
 pub(super) const LEAF: u16 = 0x02;
 /// Flag of the first of the pages that hold one large value.
 pub(super) const OVERFLOW: u16 = 0x04;
-/// The number with which a meta page's content begins.
-const MAGIC: u32 = 0xBEEF_C0DE;
 
 /// A page's header.
 #[derive(Clone, Copy)]
@@ -99,8 +97,12 @@ pub(super) unsafe fn base_of(value: &[u8], page_size: usize) -> Option<usize> {
 #[cfg(target_os = "linux")]
 pub(super) fn return_pages(value: &[u8], last_page: usize, page_size: usize, known: &AtomicUsize) {
     use std::ffi::c_void;
+    use std::sync::atomic::Ordering;
 
     use rustix::mm::{Advice, madvise};
+
+    /// The number with which a meta page's content begins.
+    const MAGIC: u32 = 0xBEEF_C0DE;
 
     // SAFETY: as promised of the value.
     let Some(base) = (unsafe { base_of(value, page_size) }) else {

@@ -21,23 +21,23 @@ use page::{META_LENGTH, Place};
 type Position = (u64, usize);
 
 /// A record that was found.
-pub(super) struct Found {
-    pub(super) key: u64,
+pub struct Found {
+    pub key: u64,
     /// As it was stored.
-    pub(super) value: Vec<u8>,
+    pub value: Vec<u8>,
     /// First byte and length of the pages that hold the value alone.
     apart: Option<(u64, u64)>,
 }
 
 /// What was found from one place to another.
-pub(super) struct Findings {
-    pub(super) records: Vec<Found>,
+pub struct Findings {
+    pub records: Vec<Found>,
     from: Position,
     to: Position,
 }
 
 /// The scan of a file.
-pub(super) struct Scan {
+pub struct Scan {
     file: File,
     page_size: usize,
     pages: u64,
@@ -51,7 +51,7 @@ impl Scan {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn open(path: &Path) -> io::Result<Scan> {
+    pub fn open(path: &Path) -> io::Result<Scan> {
         let file = options().read(true).write(true).open(path)?;
         let mut begin = [0; META_LENGTH];
         let read = file.read_exact_at(&mut begin, 0);
@@ -76,19 +76,19 @@ impl Scan {
     }
 
     /// Bytes of the file.
-    pub(super) fn length(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         self.pages.saturating_mul(self.page_size as u64)
     }
 
     /// Begins anew, and goes by the order of keys from now on.
-    pub(super) fn restart_in_order(&mut self) {
+    pub fn restart_in_order(&mut self) {
         self.next = (0, 0);
         self.bands = Bands::to_be_found();
         self.unreadable = 0;
     }
 
     /// Goes back to where these were found.
-    pub(super) fn go_back(&mut self, findings: &Findings) {
+    pub fn go_back(&mut self, findings: &Findings) {
         self.next = findings.from;
     }
 
@@ -108,7 +108,7 @@ impl Scan {
 
     /// The next records whose keys are beyond `through`, of some `bytes`: one at least,
     /// or none where so many pages have none. `None` at the end.
-    pub(super) fn next(&mut self, through: u64, bytes: usize, records: usize) -> Option<Findings> {
+    pub fn next(&mut self, through: u64, bytes: usize, records: usize) -> Option<Findings> {
         let mut findings = Findings {
             records: Vec::new(),
             from: self.next,
@@ -156,7 +156,7 @@ impl Scan {
     }
 
     /// The store's id, from the begin of the file.
-    pub(super) fn find_id(&self) -> Option<StoreId> {
+    pub fn find_id(&self) -> Option<StoreId> {
         let mut id = None;
         for page in 0..self.pages.min(SALVAGE_ID_PAGES) {
             let content = self.page(page)?;
@@ -176,14 +176,11 @@ impl Scan {
     /// pages of the trees that were passed, and those of large values.
     ///
     /// # Errors
-    /// Those of fallocate(2).
-    #[cfg(target_os = "linux")]
-    pub(super) fn punch(&self, findings: &Findings) -> io::Result<()> {
-        use rustix::fs::{FallocateFlags, fallocate};
+    /// Those of fallocate(2); elsewhere than on Linux there is none.
+    pub fn punch(&self, findings: &Findings) -> io::Result<()> {
         if self.bands.is_finding() {
             return Ok(());
         }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let size = self.page_size as u64;
         let mut holes: Vec<_> = findings
             .records
@@ -202,15 +199,9 @@ impl Scan {
             }
         }
         for (at, length) in holes {
-            fallocate(&self.file, flags, at, length)?;
+            punch_hole(&self.file, at, length)?;
         }
         Ok(())
-    }
-
-    /// Elsewhere no part of a file can be given back.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn punch(&self, _findings: &Findings) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn read(&self, page: &[u8], key: u64, length: usize, place: &Place) -> Option<Found> {
@@ -238,6 +229,19 @@ impl Scan {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn punch_hole(file: &File, at: u64, length: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(file, flags, at, length)?)
+}
+
+/// Elsewhere no part of a file can be given back.
+#[cfg(not(target_os = "linux"))]
+fn punch_hole(_file: &File, _at: u64, _length: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// The nodes that may be records.
 fn keys(page: &[u8]) -> impl Iterator<Item = (usize, u64, usize, Place)> {
     page::nodes(page).filter_map(|(number, node)| {
@@ -248,7 +252,7 @@ fn keys(page: &[u8]) -> impl Iterator<Item = (usize, u64, usize, Place)> {
 
 /// Where the pages of a store end, by the newer of its meta pages; `None` where the two are
 /// not those of two commits, one after the other.
-pub(super) fn end_of(data: &File) -> Option<u64> {
+pub fn end_of(data: &File) -> Option<u64> {
     let mut begin = [0; META_LENGTH];
     data.read_exact_at(&mut begin, 0).ok()?;
     let page_size = page::page_size(&begin)?;

@@ -10,7 +10,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
@@ -45,7 +44,8 @@ impl Verification {
     /// # Errors
     /// Those of pipe(2) and fork(2).
     pub(super) fn begin(folder: &Path, length: u64) -> io::Result<Verification> {
-        let (answer, says) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (answer, says) = io::pipe()?;
+        let (answer, says) = (OwnedFd::from(answer), OwnedFd::from(says));
         let parent = rustix::process::getpid();
         // SAFETY: there is one thread, so that no lock is held by another; the child
         // never returns from its branch.

@@ -145,10 +145,12 @@ fn main_server(ledger: &Arc<Ledger>) -> MainServer {
     server
 }
 
-/// The agent is this executable, by way of the library's own entry.
+/// The agent is the file that ECHOPOST_BIN names, else this executable, by way of the
+/// library's own entry.
 fn start_agent(folder: &Path, server: &MainServer) -> Agent {
-    let this = std::env::current_exe().expect("the path of this executable");
-    Agent::from_command(Command::new(this), folder)
+    let this = || std::env::current_exe().expect("the path of this executable");
+    let agent = Agent::given().map_or_else(this, Into::into);
+    Agent::from_command(Command::new(agent), folder)
         .health_url(&server.url())
         .env(AGENT, "1")
         .spawn()

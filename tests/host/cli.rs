@@ -6,8 +6,8 @@ use crate::support;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use support::agent::{Agent, names_in};
@@ -343,12 +343,6 @@ fn without_a_flag_the_folder_is_below_the_working_directory() {
         "from-env",
         false,
     );
-    let mode = Command::new("stat")
-        .args(["-c", "%a"])
-        .arg(cwd.path().join(".datanadhi"))
-        .output()
-        .expect("stat");
-    if cfg!(target_os = "linux") {
-        assert_eq!(String::from_utf8_lossy(&mode.stdout), "700\n");
-    }
+    let found = fs::metadata(cwd.path().join(".datanadhi")).expect("the folder");
+    assert_eq!(found.permissions().mode() & 0o777, 0o700);
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::agent::{Agent, Builder, names_in};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
-use support::{temp_folder, wait};
+use support::temp_folder;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How the last line of such an agent ends.
@@ -279,6 +279,8 @@ fn a_life_that_had_a_store_keeps_its_session() {
 #[test]
 #[cfg(target_os = "linux")] // /proc
 fn nothing_is_written_into_a_folder_that_took_the_place_of_its_own() {
+    use support::wait;
+
     let parent = temp_folder();
     let (base, moved) = (parent.path().join("base"), parent.path().join("moved"));
     fs::create_dir(&base).expect("the folder");

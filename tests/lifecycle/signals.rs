@@ -243,7 +243,7 @@ fn closed_and_unread_streams_hold_nothing_up() {
 fn unshared(flags: &[&str], script: &str, folder: &Path, url: &str) -> Agent {
     let mut command = Command::new("unshare");
     command.args(flags).args(["sh", "-c", script]);
-    command.arg(env!("CARGO_BIN_EXE_echopost"));
+    command.arg(Agent::executable());
     Agent::from_command(command, folder).health_url(url).spawn()
 }
 
@@ -303,11 +303,8 @@ fn signals_that_were_blocked_before_the_start_are_heard() {
     let server = MainServer::new_down();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let folder = temp_folder();
-        let mut command = Command::new("env");
-        command
-            .args(["--default-signal=INT,HUP", "--block-signal=TERM,INT,HUP"])
-            .arg(env!("CARGO_BIN_EXE_echopost"));
-        let mut agent = Agent::from_command(command, folder.path())
+        let block = "pthread_sigmask(SIG_BLOCK, {SIGTERM, SIGINT, SIGHUP})";
+        let mut agent = Agent::prepared(block, folder.path())
             .health_url(&server.url())
             .spawn();
         agent.wait_answering();
@@ -322,24 +319,20 @@ fn signals_that_were_blocked_before_the_start_are_heard() {
 fn signals_that_were_ignored_before_the_start_stay_ignored() {
     let server = MainServer::new_down();
     for (ignored, one_heard) in [
-        ("HUP", Some(Signal::INT)),
-        ("INT", Some(Signal::HUP)),
-        ("HUP INT TERM", None),
+        ("SIGHUP", Some(Signal::INT)),
+        ("SIGINT", Some(Signal::HUP)),
+        ("SIGHUP, SIGINT, SIGTERM", None),
     ] {
         let folder = temp_folder();
-        // `trap` cannot undo what the shell finds ignored.
-        let mut command = Command::new("env");
-        let script = format!("trap '' {ignored}; exec \"$0\" \"$@\"");
-        command.args(["--default-signal=INT,HUP", "sh", "-c", &script]);
-        command.arg(env!("CARGO_BIN_EXE_echopost"));
-        let mut agent = Agent::from_command(command, folder.path())
+        let ignore = format!("for one in {{{ignored}}}: signal(one, SIG_IGN)");
+        let mut agent = Agent::prepared(&ignore, folder.path())
             .health_url(&server.url())
             .spawn();
         agent.wait_answering();
-        let names = ignored.split(' ').filter(|name| *name != "TERM");
+        let names = ignored.split(", ").filter(|name| *name != "SIGTERM");
         for name in names {
             agent.signal(match name {
-                "HUP" => Signal::HUP,
+                "SIGHUP" => Signal::HUP,
                 _ => Signal::INT,
             });
             agent.send("1");

@@ -250,7 +250,7 @@ fn a_limit_of_open_files_that_lets_no_client_in_is_said_at_the_start() {
         let mut command = Command::new("sh");
         command
             .args(["-c", "ulimit -n \"$0\" && exec \"$@\"", limit])
-            .arg(env!("CARGO_BIN_EXE_echopost"));
+            .arg(Agent::executable());
         let mut agent = Agent::from_command(command, folder.path())
             .health_url(&server.url())
             .spawn();

@@ -151,7 +151,7 @@ fn start_within(kib: u64, folder: &std::path::Path, server: &MainServer) -> Agen
     command
         .args(["-c", "ulimit -v \"$0\" && exec \"$@\""])
         .arg(kib.to_string())
-        .arg(env!("CARGO_BIN_EXE_echopost"));
+        .arg(Agent::executable());
     let mut agent = Agent::from_command(command, folder)
         .health_url(&server.url())
         .spawn();
@@ -247,9 +247,8 @@ fn numbered(folder: &Path, count: u64, damage: impl FnOnce(&mut [u8])) -> Lmdb {
     let mut bytes = fs::read(&data).expect("the data file");
     damage(&mut bytes);
     fs::write(&data, bytes).expect("damage it");
-    // A child of another test, not yet at its exec, may hold a copy of the lock.
-    let opened = wait::some(DEADLINE, || Lmdb::open(&path, None, None).ok());
-    opened.expect("the store")
+    // What another test is about to start may still hold the file's lock.
+    wait::some(DEADLINE, || Lmdb::open(&path, None, None).ok()).expect("the store")
 }
 
 /// The keys in the order in which they are read, each batch being deleted before the
@@ -322,7 +321,6 @@ fn reading_goes_on_after_a_key_that_is_not_there() {
 /// What is no store must not keep the agent waiting.
 #[test]
 fn pipes_in_the_places_of_the_store_are_passed_over() {
-    use rustix::fs::{CWD, Mode, mkfifoat};
     let names = ["trusted", "verified", "data.mdb", "delivered"];
     side_by_side(names, |name| {
         let folder = temp_folder();
@@ -332,7 +330,8 @@ fn pipes_in_the_places_of_the_store_are_passed_over() {
         if had_records {
             fs::remove_file(&place).expect("remove the data file");
         }
-        mkfifoat(CWD, &place, Mode::RWXU).expect("a pipe");
+        let made = std::process::Command::new("mkfifo").arg(&place).status();
+        assert!(made.expect("mkfifo").success());
         let mut server = MainServer::new_down();
         let mut agent = fixture::start(folder.path(), &server);
         agent.send("2");

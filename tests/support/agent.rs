@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,8 +18,8 @@ use super::wait;
 /// under tests may stand still for as long; the size report measures the start.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The built agent; Cargo tells it to integration tests alone.
-const EXECUTABLE: Option<&str> = option_env!("CARGO_BIN_EXE_echopost");
+/// What Cargo has built beside the tests; it tells integration tests alone.
+const BUILT: Option<&str> = option_env!("CARGO_BIN_EXE_echopost");
 
 /// How an agent is to be started.
 pub struct Builder {
@@ -26,6 +27,17 @@ pub struct Builder {
     folder: PathBuf,
     stdout: Option<Stdio>,
 }
+
+/// The program behind `python3`, which may be a script that looks for it.
+static PYTHON: LazyLock<String> = LazyLock::new(|| {
+    let mut command = Command::new("python3");
+    command.args(["-c", "import sys; print(sys.executable)"]);
+    let output = command.output().expect("python3");
+    String::from_utf8(output.stdout)
+        .expect("a path")
+        .trim()
+        .into()
+});
 
 /// A running (or ended) agent, killed when dropped.
 pub struct Agent {
@@ -47,25 +59,45 @@ impl Agent {
     /// The same; SIGINT and SIGHUP end it also where the tester's own shell ignores
     /// them.
     pub fn hearing(folder: &Path) -> Builder {
-        if !cfg!(target_os = "linux") {
-            return Agent::builder(folder);
-        }
-        let mut command = Command::new("env");
-        command.arg("--default-signal=INT,HUP");
-        command.arg(Agent::executable());
+        Agent::prepared("", folder)
+    }
+
+    /// The same, started by a process that has run these lines of Python.
+    pub fn prepared(lines: &str, folder: &Path) -> Builder {
+        // The last two Python itself ignores.
+        let script = format!(
+            "import os, sys\n\
+             from signal import *\n\
+             for one in SIGINT, SIGHUP, SIGPIPE, SIGXFSZ: signal(one, SIG_DFL)\n\
+             {lines}\n\
+             os.execv(sys.argv[1], sys.argv[1:])"
+        );
+        let mut command = Command::new(&*PYTHON);
+        command.args(["-I", "-c", &script]).arg(Agent::executable());
         Agent::from_command(command, folder)
     }
 
-    /// The built agent's path, for integration tests.
+    /// The agent's path, for integration tests: the file that ECHOPOST_BIN names, which
+    /// may be the very one that is published, else what Cargo has built.
     pub fn executable() -> &'static str {
-        EXECUTABLE.expect("built as an integration test")
+        Agent::given().unwrap_or_else(|| BUILT.expect("built as an integration test"))
+    }
+
+    /// The file that ECHOPOST_BIN names.
+    pub fn given() -> Option<&'static str> {
+        static GIVEN: LazyLock<Option<String>> = LazyLock::new(|| {
+            let name = std::env::var_os("ECHOPOST_BIN")?;
+            let path = std::fs::canonicalize(&name)
+                .unwrap_or_else(|error| panic!("ECHOPOST_BIN, {}: {error}", name.display()));
+            Some(path.to_str().expect("ECHOPOST_BIN: UTF-8").to_owned())
+        });
+        GIVEN.as_deref()
     }
 
     /// The built agent by way of a shell: `script` ends in `exec "$0" "$@"`.
     pub fn by_shell(script: &str, folder: &Path) -> Builder {
         let mut command = Command::new("sh");
-        let exe = EXECUTABLE.expect("built as an integration test");
-        command.arg("-c").arg(script).arg(exe);
+        command.arg("-c").arg(script).arg(Agent::executable());
         Agent::from_command(command, folder)
     }
 
@@ -78,7 +110,7 @@ impl Agent {
     /// The built agent in the working directory `cwd` with these arguments alone,
     /// which lead to `folder`.
     pub fn with_arguments<A: AsRef<OsStr>>(cwd: &Path, folder: &Path, args: &[A]) -> Builder {
-        let mut command = Command::new(EXECUTABLE.expect("built as an integration test"));
+        let mut command = Command::new(Agent::executable());
         command.current_dir(cwd).args(args);
         Agent::from_command_line(command, folder)
     }
@@ -284,6 +316,27 @@ impl Builder {
 
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Builder {
         self.command.stdin(stdin);
+        self
+    }
+
+    /// With `library` between the agent and the C library. What may be static loads none:
+    /// it is the agent that Cargo has built.
+    pub fn preload(mut self, library: &Path) -> Builder {
+        let built = |part| match part == Agent::executable() {
+            true => OsStr::new(BUILT.expect("built as an integration test")),
+            false => part,
+        };
+        let mut command = Command::new(built(self.command.get_program()));
+        command.args(self.command.get_args().map(built));
+        command.stdin(Stdio::null());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("LD_PRELOAD", library);
+        self.command = command;
         self
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use echopost::proto::logagent::LogRequest;
 use prost::Message;
+use rustix::event::{PollFd, PollFlags, poll};
 
 pub use super::wire::Frame;
 use super::wire::{DATA, END_HEADERS, END_STREAM, Encoder, HEADERS, PATH, PREFACE, frame, opening};
@@ -152,6 +153,14 @@ impl Raw {
                 Got::Nothing => return true,
             }
         }
+    }
+
+    /// Whether the agent closes the connection for good within `deadline`: what is written
+    /// then meets a broken pipe.
+    pub fn is_closed_within(&self, deadline: Duration) -> bool {
+        let deadline = deadline.try_into().expect("a timespec");
+        let mut polled = [PollFd::new(&self.stream, PollFlags::empty())];
+        poll(&mut polled, Some(&deadline)).expect("poll") > 0
     }
 
     /// Closes the sending half.

@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use super::agent::Agent;
+
 /// Not there for the examples.
 const TESTS: Option<&str> = option_env!("CARGO_TARGET_TMPDIR");
 
-/// Built once a test process.
+/// The file that ECHOPOST_BIN names; else built, once a test process.
 pub fn executable() -> &'static Path {
+    if let Some(given) = Agent::given() {
+        return Path::new(given);
+    }
     static EXECUTABLE: LazyLock<PathBuf> = LazyLock::new(|| {
         let target = Path::new(TESTS.expect("built as an integration test")).with_file_name("");
         let status = Command::new(env!("CARGO"))

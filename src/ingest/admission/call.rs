@@ -133,7 +133,7 @@ impl Drop for Call {
         peer.in_flight.fetch_sub(1, Relaxed);
         peer.served.store(true, Relaxed);
         if admission.stopping.load(Relaxed) {
-            peer.close();
+            peer.dismiss();
         }
         *peer
             .idle_since

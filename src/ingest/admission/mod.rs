@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use crate::ingest::authority::Ending;
 use crate::limits::{
     BODY_BUDGET, CLOSE_GRACE, CLOSE_GRACE_CROWDED, CONNECTIONS_MAX, CROWD_LOOK, CROWD_MIN,
     DESCRIPTORS_RESERVED, IDLE_GRACE, KEPT_GRACE, SIGNS_BUDGET, STREAM_ALLOWANCES,
@@ -107,11 +108,11 @@ impl Admission {
             in_flight: AtomicUsize::new(0),
             served: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
-            closing: Arc::default(),
+            ending: Arc::default(),
             close: Notify::new(),
         });
         if self.ending_all.load(Relaxed) {
-            peer.close();
+            peer.dismiss();
         }
         peers.push(Arc::clone(&peer));
         self.note_crowd(before);
@@ -127,7 +128,7 @@ impl Admission {
     #[must_use]
     pub fn want_place(&self, leaving: usize) -> Waiting<'_> {
         let peers = self.peers();
-        let closing = peers.iter().filter(|peer| peer.closing.load(Relaxed));
+        let closing = peers.iter().filter(|peer| peer.is_ending());
         let more = leaving.saturating_sub(closing.count());
         let mut idle: Vec<_> = peers
             .iter()
@@ -145,7 +146,7 @@ impl Admission {
     pub fn close_served(&self) {
         let peers = self.peers();
         let served = peers.iter().filter(|peer| peer.served.load(Relaxed));
-        served.for_each(|peer| peer.close());
+        served.for_each(|peer| peer.dismiss());
     }
 
     /// The same, and from now on each one that has been served: others may wait for its
@@ -159,7 +160,7 @@ impl Admission {
     /// the calls that they have sent by then.
     pub fn stop_all(&self) {
         self.ending_all.store(true, Relaxed);
-        self.peers().iter().for_each(|peer| peer.close());
+        self.peers().iter().for_each(|peer| peer.dismiss());
     }
 
     /// How long a connection that was asked to end may take to heed it.
@@ -277,16 +278,26 @@ pub struct Peer {
     in_flight: AtomicUsize,
     served: AtomicBool,
     idle_since: Mutex<Instant>,
-    /// It is asked to end.
-    pub closing: Arc<AtomicBool>,
+    /// How it ends, for its adapter.
+    pub ending: Arc<Ending>,
     close: Notify,
 }
 
 impl Peer {
     /// Asks it to end after the calls in flight.
     fn close(&self) {
-        self.closing.store(true, Relaxed);
+        self.ending.asked.store(true, Relaxed);
         self.close.notify_one();
+    }
+
+    /// The same, as the agent leaves.
+    fn dismiss(&self) {
+        self.ending.by_client.store(true, Relaxed);
+        self.close();
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.asked.load(Relaxed)
     }
 
     /// How long it is spared while it is idle and others wait for its place.
@@ -299,7 +310,7 @@ impl Peer {
 
     /// Waits until it is asked to end.
     pub async fn closed(&self) {
-        while !self.closing.load(Relaxed) {
+        while !self.is_ending() {
             self.close.notified().await;
         }
     }
@@ -312,7 +323,7 @@ impl Peer {
 
     /// `None` while a call is in flight or it is ending already.
     fn idle_since(&self) -> Option<Instant> {
-        let is_idle = !self.is_calling() && !self.closing.load(Relaxed);
+        let is_idle = !self.is_calling() && !self.is_ending();
         is_idle.then(|| {
             *self
                 .idle_since

@@ -3,7 +3,7 @@
 //! grpc C-core, Swift and Java do so on UNIX sockets, and h2, hyper's HTTP/2 too, refuses
 //! it as a `PROTOCOL_ERROR` (spec 3). The adapter stands between the accepted stream and
 //! h2, and overwrites such values at equal length as they come in. It hides one more
-//! thing from h2, once a connection is to end ([`Follower::is_ending`]).
+//! thing from h2, once a connection is to end ([`Follower::is_ending`]), and closes it last.
 
 pub mod frames;
 pub mod hpack;
@@ -21,6 +21,15 @@ use tokio::time::{Sleep, sleep};
 use crate::limits;
 use frames::{Follower, TooLarge};
 
+/// How a connection ends, as far as that is known.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// It is asked to end ([`Follower::is_ending`]).
+    pub asked: AtomicBool,
+    /// The client closes it: no other waits for its place.
+    pub by_client: AtomicBool,
+}
+
 /// An accepted stream whose read side makes every `:authority` acceptable.
 ///
 /// Reading fails with `InvalidData` where a header block is larger than
@@ -31,8 +40,7 @@ use frames::{Follower, TooLarge};
 pub struct AuthorityAdapter<S> {
     inner: S,
     follower: Follower,
-    /// Set once the connection is asked to end.
-    ending: Arc<AtomicBool>,
+    ending: Arc<Ending>,
     /// A frame header or header block that has not come whole; or one that has,
     /// and is on its way to the reader.
     held: Vec<u8>,
@@ -43,12 +51,13 @@ pub struct AuthorityAdapter<S> {
     /// Runs from the first wait in a preface, frame header or header block
     /// until that is whole.
     stall: Option<Pin<Box<Sleep>>>,
+    /// The write side has ended.
+    is_shut: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
-    /// Adapts a stream from which nothing has been read yet. `ending` is set before the
-    /// connection is asked to end ([`Follower::is_ending`]).
-    pub fn new(inner: S, ending: Arc<AtomicBool>) -> Self {
+    /// Adapts a stream from which nothing has been read yet.
+    pub fn new(inner: S, ending: Arc<Ending>) -> Self {
         AuthorityAdapter {
             inner,
             ending,
@@ -57,6 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
             released: 0,
             delivered: 0,
             stall: None,
+            is_shut: false,
         }
     }
 
@@ -161,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for AuthorityAdapter<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.follower.is_ending = this.ending.load(Relaxed);
+        this.follower.is_ending = this.ending.asked.load(Relaxed);
         // Reading nothing would mean the end.
         while buf.remaining() > 0 {
             if this.released > 0 {
@@ -209,7 +219,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for AuthorityAdapter<S> {
         Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
+    /// Ends the write side; waits then for the client to close its own, where that may
+    /// take a moment. A client that writes a call before it has read the last
+    /// GOAWAY would meet a broken pipe, and its library fail the calls that GOAWAY has it
+    /// send again.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.is_shut = true;
+        }
+        while this.ending.by_client.load(Relaxed) {
+            let mut unread = [0; limits::DISCARD_SIZE];
+            let mut unread = ReadBuf::new(&mut unread);
+            let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut unread));
+            if read.is_err() || unread.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }

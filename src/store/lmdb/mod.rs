@@ -16,6 +16,7 @@ use heed::{CommitOrAbort, Database, Env, MdbError, RoTxn, RwTxn, WithoutTls};
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 use crate::limits::{DELETE_ROOM, MAP_START, STORE_FORMAT};
+use crate::random;
 use crate::store::failure::{Failure, failed};
 pub(super) use crate::store::files::DATA_FILE;
 use crate::store::record::{ARRIVALS, FORMAT_KEY, META, RECORDS, STORE_ID_KEY, StoreId};
@@ -108,8 +109,7 @@ impl Lmdb {
             }
             _ => match keeps {
                 Some(id) => self.id = id,
-                None => getrandom::fill(&mut self.id)
-                    .map_err(|error| Error::CannotCreate(format!("store id: {error}")))?,
+                None => self.id = random::id(),
             },
         }
         Ok(())

@@ -22,9 +22,8 @@ impl Disk {
     /// Puts it between the agent and the disk.
     pub fn under(&self, agent: Builder) -> Builder {
         let path = |name: &str| self.path(name).to_str().expect("UTF-8").to_owned();
-        let library = library().to_str().expect("UTF-8");
         agent
-            .env("LD_PRELOAD", library)
+            .preload(library())
             .env("DISK_PLAN", &path("plan"))
             .env("DISK_LOG", &path("disk-log"))
     }

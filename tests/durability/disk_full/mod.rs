@@ -268,7 +268,7 @@ fn start_with_file_size(bytes: u64, folder: &Path, server: &MainServer) -> Agent
         // Blocks of 512 bytes (POSIX ulimit -f).
         .args(["-c", "ulimit -f \"$0\" && exec \"$@\""])
         .arg((bytes / 512).to_string())
-        .arg(env!("CARGO_BIN_EXE_echopost"));
+        .arg(Agent::executable());
     let mut agent = Agent::from_command(command, folder)
         .health_url(&server.url())
         .spawn();

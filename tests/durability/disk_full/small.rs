@@ -83,7 +83,7 @@ impl SmallDisk {
     }
 
     pub fn agent(&self, server: &MainServer) -> Builder {
-        let exe = Path::new(env!("CARGO_BIN_EXE_echopost"));
+        let exe = Path::new(Agent::executable());
         self.agent_by_shell("exec \"$0\" \"$@\"", exe, server)
     }
 

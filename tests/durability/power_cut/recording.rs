@@ -67,7 +67,7 @@ impl Recorder {
     /// An agent on `folder` that is recorded.
     pub fn agent(&self, folder: &Path) -> Builder {
         Agent::builder(folder)
-            .env("LD_PRELOAD", &self.shim.to_string_lossy())
+            .preload(&self.shim)
             .env("ECHOPOST_RECORDING", &self.log.to_string_lossy())
     }
 

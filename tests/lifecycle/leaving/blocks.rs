@@ -25,7 +25,7 @@ fn the_data_files_name_goes_before_the_lock_and_its_blocks_after_it() {
     let mut server = MainServer::new_down();
     let mut agent = Agent::builder(folder.path())
         .health_url(&server.url())
-        .env("LD_PRELOAD", library.to_str().expect("UTF-8"))
+        .preload(&library)
         .spawn();
     agent.wait_socket();
     agent.send("1");

@@ -210,7 +210,7 @@ fn is_served_late() -> bool {
     let server = MainServer::new_up();
     let mut agent = Agent::builder(folder.path())
         .health_url(&server.url())
-        .env("LD_PRELOAD", library.to_str().expect("UTF-8"))
+        .preload(&library)
         .spawn();
     agent.wait_socket();
     // It makes the agent wait for the whole time that it gives the connected.

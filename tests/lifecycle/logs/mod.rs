@@ -244,7 +244,7 @@ fn stopping(builder: Builder, part: &str, flushes: &Path) -> Builder {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("logs.so");
     let library = support::preload::compile("tests/lifecycle/logs/shim.c", &library);
     builder
-        .env("LD_PRELOAD", library.to_str().expect("UTF-8"))
+        .preload(&library)
         .env("STOP_AFTER", part)
         .env("FLUSH_LOG", flushes.to_str().expect("UTF-8"))
 }

@@ -26,7 +26,7 @@ impl Names {
     pub fn under(&self, agent: Builder) -> Builder {
         let path = |name: &str| self.path(name).to_str().expect("UTF-8").to_owned();
         agent
-            .env("LD_PRELOAD", library().to_str().expect("UTF-8"))
+            .preload(library())
             .env("NAMES_PLAN", &path("plan"))
             .env("NAMES_LOG", &path("log"))
     }

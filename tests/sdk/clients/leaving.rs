@@ -13,6 +13,8 @@ use crate::support::wire::{
 
 /// The agent has 2 s to exit, whatever its clients do.
 const DEADLINE: Duration = Duration::from_millis(1500);
+/// How late a client writes a call that crosses the last GOAWAY; it is let 200 ms.
+const WRITTEN_LATE: Duration = Duration::from_millis(50);
 
 /// A call is half sent when SIGTERM comes; once the agent has named its last stream,
 /// `crossing` is sent, of a later stream, and then the rest of the call.
@@ -77,4 +79,30 @@ fn a_later_call_that_crosses_goaway_costs_none_before_it() {
 fn a_later_calls_window_that_crosses_goaway_costs_none_before_it() {
     let window = frame(WINDOW_UPDATE, 0, 3, &1000_u32.to_be_bytes());
     expect_the_call_is_answered(&window, "a window update");
+}
+
+/// The client has not read the last GOAWAY yet when it writes its next call: a broken pipe
+/// would be a failed call, which GOAWAY makes one to be sent again.
+#[test]
+fn a_call_that_is_written_after_the_last_goaway_meets_no_broken_pipe() {
+    // A machine that stands still for 200 ms is no answer.
+    let taken = (0..5).any(|_| {
+        let mut fixture = Fixture::down();
+        let mut raw = Raw::open(&fixture.agent.socket());
+        raw.send(&call(1, &message("1"), END_STREAM));
+        while raw.wait_frame(HEADERS, DEADLINE).flags & END_STREAM == 0 {}
+        fixture.agent.signal(Signal::TERM);
+        let mut ping = raw.wait_frame(PING, DEADLINE);
+        while ping.flags & ACK != 0 {
+            ping = raw.wait_frame(PING, DEADLINE);
+        }
+        raw.send(&frame(PING, ACK, 0, &ping.payload));
+        raw.until_closed(DEADLINE, |_| {}).expect("the agent's end");
+        let taken = !raw.is_closed_within(WRITTEN_LATE)
+            && raw.try_send(&call(3, &message("2"), END_STREAM));
+        // A client that does not close its end holds no agent.
+        fixture.agent.expect_exit(0, DEADLINE);
+        taken
+    });
+    assert!(taken, "the agent closed the connection at once");
 }

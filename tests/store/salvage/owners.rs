@@ -17,7 +17,7 @@ fn squashed(base: &Path, prefix: &str) -> Builder {
     let library = compile("tests/store/salvage/shim.c", &library);
     let prefix = base.join(prefix);
     Agent::builder(base)
-        .env("LD_PRELOAD", library.to_str().unwrap())
+        .preload(&library)
         .env("ECHOPOST_SQUASHED", prefix.to_str().unwrap())
         .env("ECHOPOST_SQUASHED_TO", OTHER)
 }
