@@ -15,7 +15,7 @@ pub struct HotLoop {
 }
 
 impl HotLoop {
-    /// Nobody yet; each comes again after `period`.
+    /// None yet; each comes again after `period`.
     pub fn new(period: Time) -> HotLoop {
         HotLoop {
             period,

@@ -12,7 +12,7 @@ use super::hot::HotLoop;
 use super::rules::{Answer, Next, Rules};
 use super::server::{MILLISECOND, Reply, Server, Time};
 use super::tally::Tally;
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 
 /// From an agent to the server and back.
 const ROUND_TRIP: Time = 10 * MILLISECOND;
@@ -44,7 +44,7 @@ struct Play<'a, R> {
     fleet: &'a Fleet,
     server: Server,
     agents: Vec<Agent<R>>,
-    dice: Dice,
+    rng: Rng,
     tally: Tally,
 }
 
@@ -57,9 +57,9 @@ impl Fleet {
     /// The same; a hot loop is counted, or else played try by try.
     pub fn play_with<R: Rules>(&self, count_hot: bool) -> Tally {
         let epoch = Instant::now();
-        let mut dice = Dice(self.seed);
+        let mut rng = Rng(self.seed);
         let mut due: BinaryHeap<Reverse<(Time, u32)>> = (0..self.agents)
-            .map(|agent| Reverse((dice.below(self.start.max(1)), agent)))
+            .map(|agent| Reverse((rng.below(self.start.max(1)), agent)))
             .collect();
         let agent = |_| Agent {
             rules: R::new(epoch),
@@ -70,7 +70,7 @@ impl Fleet {
             fleet: self,
             server: self.server.clone(),
             agents: (0..self.agents).map(agent).collect(),
-            dice,
+            rng,
             tally: Tally::default(),
         };
         let period = R::ROUND_TRIPS * ROUND_TRIP;
@@ -141,12 +141,12 @@ impl<R: Rules> Play<'_, R> {
                     agent.replays = true;
                     agent.rules.probe_healthy(answer.at)
                 }
-                _ => agent.rules.probe_failed(&answer, fraction(&mut self.dice)),
+                _ => agent.rules.probe_failed(&answer, fraction(&mut self.rng)),
             };
             return Some(Sent::Next(next));
         }
         self.tally.record(now, reply);
-        match agent.rules.record(&answer, fraction(&mut self.dice)) {
+        match agent.rules.record(&answer, fraction(&mut self.rng)) {
             Next::Record(at) => {
                 agent.left -= 1;
                 (agent.left > 0).then_some(Sent::Next(at))
@@ -161,6 +161,6 @@ impl<R: Rules> Play<'_, R> {
 }
 
 /// From 0 to below 1.
-fn fraction(dice: &mut Dice) -> f64 {
-    (dice.next() >> 11) as f64 / (1u64 << 53) as f64
+fn fraction(rng: &mut Rng) -> f64 {
+    (rng.next() >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -14,7 +14,7 @@ const QUEUE: Time = 100 * MILLISECOND;
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// Nobody listens.
+    /// No server listens.
     NoConnection,
     /// 503, at once: the queue is full.
     Shed,

@@ -5,16 +5,11 @@ use crate::support;
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc;
 use std::time::Duration;
 
-use echopost::proto::logagent::{LogRequest, LogResponse};
-use echopost::proto::store::StoredRecord;
-use prost::Message;
 use support::agent::{Agent, names_in};
 use support::samples::{self, Generator, Sample};
-use support::sender::{Sender, block_on};
-use support::{store, temp_folder, wait};
+use support::{temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -85,108 +80,6 @@ fn files_of_records_name_what_is_wrong_with_them() {
         assert!(error.contains(needle), "{error}");
         assert!(error.contains("agent-failure.log"), "{error}");
     }
-}
-
-/// Answers every call on `socket` with what `answer` makes of it.
-async fn serve_grpc(
-    listener: tokio::net::UnixListener,
-    seen: mpsc::Sender<(LogRequest, Option<String>, u64)>,
-) {
-    use http_body_util::{BodyExt, Full};
-    use hyper_util::rt::{TokioExecutor, TokioIo};
-    for connection in 1.. {
-        let (stream, _) = listener.accept().await.expect("accept");
-        let seen = seen.clone();
-        let service =
-            hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let seen = seen.clone();
-                async move {
-                    assert_eq!(request.uri().path(), "/logagent.LogAgent/SendLog");
-                    let key = request.headers().get("idempotency-key");
-                    let key = key.map(|key| key.to_str().expect("a text").to_owned());
-                    let body = request.into_body().collect().await?.to_bytes();
-                    // A gRPC message: not compressed, four bytes of length, the rest.
-                    assert_eq!(body[0], 0);
-                    let call = LogRequest::decode(&body[5..]).expect("a LogRequest");
-                    let refused = call.json_data.is_empty();
-                    seen.send((call, key, connection))
-                        .expect("the test listens");
-                    let answer = LogResponse {
-                        success: true,
-                        message: "stored".to_owned(),
-                    }
-                    .encode_to_vec();
-                    let mut framed = vec![0];
-                    framed.extend(u32::try_from(answer.len()).expect("short").to_be_bytes());
-                    framed.extend(answer);
-                    let response =
-                        hyper::Response::builder().header("content-type", "application/grpc");
-                    // Trailers-only, so that the status can stand in the headers.
-                    let response = match refused {
-                        true => response
-                            .header("grpc-status", "3")
-                            .header("grpc-message", "nothing")
-                            .body(Full::default().boxed()),
-                        false => response.body(
-                            Full::new(bytes::Bytes::from(framed))
-                                .with_trailers(async {
-                                    let status = hyper::HeaderMap::from_iter([(
-                                        hyper::header::HeaderName::from_static("grpc-status"),
-                                        hyper::header::HeaderValue::from_static("0"),
-                                    )]);
-                                    Some(Ok(status))
-                                })
-                                .boxed(),
-                        ),
-                    };
-                    Ok::<_, hyper::Error>(response.expect("a response"))
-                }
-            });
-        let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(served);
-    }
-}
-
-#[test]
-fn the_sender_speaks_grpc_over_one_connection_or_many() {
-    let folder = temp_folder();
-    let socket = folder.path().join("s");
-    let (seen, calls) = mpsc::channel();
-    block_on(async {
-        let missing = Sender::keeping(&socket).send("1", &[], "").await;
-        assert_eq!(
-            missing.expect_err("no socket").code(),
-            tonic::Code::Unavailable
-        );
-
-        let listener = tokio::net::UnixListener::bind(&socket).expect("bind");
-        tokio::spawn(serve_grpc(listener, seen));
-        let keeping = Sender::keeping(&socket);
-        let reconnecting = Sender::reconnecting(&socket);
-        for sender in [&keeping, &keeping, &reconnecting, &reconnecting] {
-            let answer = sender.send("{\"a\": 1}", &["p", "q"], "k").await;
-            let answer = answer.expect("an answer");
-            assert_eq!((answer.success, answer.message.as_str()), (true, "stored"));
-        }
-        let large = "x".repeat(4_000_000);
-        keeping.send(&large, &[], "").await.expect("a large one");
-        let mut sample = samples::load().remove(0);
-        sample.idempotency_key = Some("\"s-1\"".to_owned());
-        keeping.send_sample(&sample).await.expect("a sample");
-        let refused = keeping.send("", &[], "").await.expect_err("refused");
-        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
-        assert_eq!(refused.message(), "nothing");
-    });
-    let calls: Vec<_> = calls.iter().collect();
-    let connections: Vec<u64> = calls.iter().map(|call| call.2).collect();
-    assert_eq!(connections, [1, 1, 2, 3, 1, 1, 1]);
-    assert_eq!(calls[0].0.json_data, "{\"a\": 1}");
-    assert_eq!(calls[0].0.pipelines, ["p", "q"]);
-    assert_eq!(calls[0].0.api_key, "k");
-    assert_eq!(calls[0].1, None);
-    assert_eq!(calls[4].0.json_data.len(), 4_000_000);
-    assert_eq!(calls[5].1.as_deref(), Some("\"s-1\""));
 }
 
 /// A shell script in the agent's place; `$1` is the folder.
@@ -261,47 +154,4 @@ fn a_socket_is_told_from_a_file() {
 #[should_panic(expected = "not within 20ms: the impossible")]
 fn waiting_ends_at_its_deadline() {
     wait::until(Duration::from_millis(20), "the impossible", || false);
-}
-
-#[test]
-fn a_store_is_read_in_order_and_left_alone() {
-    let folder = temp_folder();
-    let path = folder.path().join("lmdb");
-    std::fs::create_dir(&path).expect("a folder");
-    let record = |text: &str| StoredRecord {
-        json_data: text.as_bytes().to_vec().into(),
-        pipelines: vec!["p".to_owned()],
-        ..StoredRecord::default()
-    };
-    write_store(&path, &[(1 << 40, record("2")), (255, record("1"))]);
-    let before = std::fs::read(path.join("data.mdb")).expect("the store");
-    assert_eq!(
-        store::records(folder.path()),
-        [(255, record("1")), (1 << 40, record("2"))]
-    );
-    assert_eq!(names_in(&path), ["data.mdb", "lock.mdb"]);
-    assert!(before == std::fs::read(path.join("data.mdb")).expect("the store"));
-}
-
-fn write_store(path: &Path, records: &[(u64, StoredRecord)]) {
-    use heed::types::Bytes;
-    use heed::{CommitOrAbort, Database, EnvOpenOptions};
-    // SAFETY: the folder is this test's own; nothing else opens or changes it
-    // while the environment is there.
-    let env = unsafe { EnvOpenOptions::new().max_dbs(4).open(path) }.expect("a store");
-    let write = env.write_txn().expect("a transaction");
-    let database: Database<Bytes, Bytes> = env
-        .create_databases_and_commit(write, |opener, write| -> heed::Result<_> {
-            let database = opener.create_database(write, Some("records"))?;
-            Ok(CommitOrAbort::<_, ()>::Commit(database))
-        })
-        .expect("a database")
-        .unwrap_commit();
-    let mut write = env.write_txn().expect("a transaction");
-    for (key, record) in records {
-        database
-            .put(&mut write, &key.to_be_bytes(), &record.encode_to_vec())
-            .expect("put");
-    }
-    write.commit().expect("commit");
 }

@@ -6,46 +6,54 @@ use crate::support;
 use std::time::{Duration, Instant};
 
 use echopost::limits::HEADER_STALL;
-use support::hostile::{Frame, Raw, header_block, header_block_with, message, whole_call};
-use support::siege::{Siege, honest};
+use support::fixture::side_by_side;
+use support::hostile_clients::{HostileClients, well_behaved};
+use support::raw::{Frame, Raw, header_block, header_block_with, message, whole_call};
 use support::wire::{
-    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame, opening,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, frame, opening,
 };
 
 /// HEADER_STALL, and what a busy machine may add.
 const DROPPED: Duration = Duration::from_secs(15);
-/// Before its time is up, nobody is dropped.
+/// Before its time is up, no client is dropped.
 const SPARED: Duration = HEADER_STALL;
-/// An honest call takes milliseconds; the machine may be busy.
+/// A well-behaved call takes milliseconds; the machine may be busy.
 const PROMPT: Duration = Duration::from_secs(15);
 
 #[test]
 fn clients_that_stop_halfway_are_dropped() {
-    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]);
+    let settings = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]);
     let headers = frame(HEADERS, END_HEADERS, 1, &header_block());
     let whole = |parts: &[&[u8]]| parts.concat();
     let halves = [
         ("nothing at all", Vec::new()),
         ("half the preface", opening()[..11].to_vec()),
-        ("no SETTINGS", opening()[..24].to_vec()),
-        (
-            "half the SETTINGS",
-            whole(&[&opening()[..24], &settings[..12]]),
-        ),
+        ("no SETTINGS", PREFACE.to_vec()),
+        ("half the SETTINGS", whole(&[PREFACE, &settings[..12]])),
         ("half the headers", whole(&[&opening(), &headers[..40]])),
         (
             "no end of the headers",
             whole(&[&opening(), &frame(HEADERS, 0, 1, &header_block())]),
         ),
+        ("half a frame's head", whole(&[&opening(), &headers[..4]])),
+        (
+            "half a continuation",
+            whole(&[
+                &opening(),
+                &frame(HEADERS, 0, 1, &header_block()[..2]),
+                &frame(CONTINUATION, 0, 1, &header_block()[2..4]),
+            ]),
+        ),
     ];
-    let siege = Siege::start();
-    let before = siege.agent.descriptors();
+    let hostile = HostileClients::start();
+    let before = hostile.agent.descriptors();
     let mut watchers = Vec::new();
     for (case, bytes) in &halves {
         // All of them have a place.
         for _ in 0..4 {
             let start = Instant::now();
-            let mut raw = Raw::connect(&siege.socket());
+            let mut raw = Raw::connect(&hostile.socket());
             raw.send(bytes);
             let watch = move || {
                 let closed = raw.until_closed(DROPPED, |_| {});
@@ -54,40 +62,45 @@ fn clients_that_stop_halfway_are_dropped() {
             watchers.push((case, std::thread::spawn(watch)));
         }
     }
-    siege.honest(PROMPT);
+    hostile.well_behaved(PROMPT);
     for (case, watcher) in watchers {
         let took = watcher.join().expect("the watcher");
         let took = took.unwrap_or_else(|| panic!("{case}: not dropped after {DROPPED:?}"));
         assert!(took >= SPARED, "{case}: dropped after {took:?} already");
     }
-    siege.honest(PROMPT);
+    hostile.well_behaved(PROMPT);
     // One or two may be the probe's at either moment.
-    let left = siege.agent.descriptors();
+    let left = hostile.agent.descriptors();
     let most = before.map(|count| count + 3);
     assert!(left <= most, "{left:?} descriptors, {before:?} before");
-    assert_eq!(siege.stop(), 3);
+    assert_eq!(hostile.stop(), 3);
 }
 
 #[test]
-fn a_preface_byte_by_byte_buys_no_time() {
-    let siege = Siege::start();
-    let mut raw = Raw::connect(&siege.socket());
-    let opening = opening();
-    // Whoever sends a byte a second has not finished after five.
-    let mut sent = 0;
-    let alive = opening.iter().take_while(|byte| {
-        sent += 1;
-        let open = raw.try_send(&[**byte]);
-        open && raw.until_closed(Duration::from_secs(1), |_| {}).is_none()
-    });
-    assert!(alive.count() < 10, "still open after {sent} bytes");
-    siege.honest(PROMPT);
+fn a_preface_or_a_header_block_byte_by_byte_buys_no_time() {
+    let hostile = HostileClients::start();
+    let block = frame(HEADERS, END_HEADERS, 1, &header_block());
+    side_by_side(
+        [(vec![], opening()), (opening(), block)],
+        |(whole, trickle)| {
+            let mut raw = Raw::connect(&hostile.socket());
+            raw.send(&whole);
+            // A client of a byte a second has not finished after five.
+            let alive = trickle.iter().take_while(|byte| {
+                let open = raw.try_send(&[**byte]);
+                open && raw.until_closed(Duration::from_secs(1), |_| {}).is_none()
+            });
+            let seconds = alive.count();
+            assert!(seconds < 10, "still open after {seconds} s");
+        },
+    );
+    hostile.well_behaved(PROMPT);
 }
 
 #[test]
 fn a_call_with_too_many_headers_is_refused_alone() {
-    let siege = Siege::start();
-    let mut raw = Raw::open(&siege.socket());
+    let hostile = HostileClients::start();
+    let mut raw = Raw::open(&hostile.socket());
     let large = "x".repeat(4000);
     let many: Vec<(&str, &str)> = vec![("large", large.as_str()); 3];
     let mut fat = frame(HEADERS, 0, 1, &header_block_with(&many)[..6_000]);
@@ -106,8 +119,8 @@ fn a_call_with_too_many_headers_is_refused_alone() {
     raw.send(&whole_call(3, "{}"));
     let answer = raw.wait_frame(HEADERS, PROMPT);
     assert_eq!(answer.stream, 3);
-    siege.honest(PROMPT);
-    assert_eq!(siege.stop(), 3);
+    hostile.well_behaved(PROMPT);
+    assert_eq!(hostile.stop(), 3);
 }
 
 fn holds(frame: &Frame, text: &[u8]) -> bool {
@@ -119,9 +132,9 @@ fn holds(frame: &Frame, text: &[u8]) -> bool {
 
 #[test]
 fn a_flood_of_continuations_costs_the_connection() {
-    let siege = Siege::start();
-    let before = siege.agent.hwm_kib();
-    let mut raw = Raw::open(&siege.socket());
+    let hostile = HostileClients::start();
+    let before = hostile.agent.hwm_kib();
+    let mut raw = Raw::open(&hostile.socket());
     let part = vec![0; 1024];
     let mut sent = 0;
     let mut open = raw.try_send(&frame(HEADERS, 0, 1, &header_block()));
@@ -130,8 +143,8 @@ fn a_flood_of_continuations_costs_the_connection() {
         sent += 1;
     }
     assert!(!open, "10 MB of one header block were taken");
-    siege.honest(PROMPT);
-    let grown = siege
+    hostile.well_behaved(PROMPT);
+    let grown = hostile
         .agent
         .hwm_kib()
         .zip(before)
@@ -141,15 +154,15 @@ fn a_flood_of_continuations_costs_the_connection() {
 
 #[test]
 fn empty_continuations_and_unknown_frames_do_not_hold_others() {
-    let siege = Siege::start();
-    let socket = siege.socket();
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
     let floods: Vec<Vec<u8>> = vec![
-        frame(CONTINUATION, 0, 1, &[]),      // in a header block
-        frame(0xfa, 0, 0, &[0; 100]),        // RFC 9113 5.5: to be ignored
-        frame(6, 0, 0, &[0; 8]),             // PING: each wants an answer
-        frame(4, 0, 0, &[0, 4, 0, 0, 9, 9]), // SETTINGS: each wants an answer
-        frame(8, 0, 0, &[0, 0, 0, 1]),       // WINDOW_UPDATE
-        frame(2, 0, 1, &[0, 0, 0, 0, 1]),    // PRIORITY
+        frame(CONTINUATION, 0, 1, &[]),             // in a header block
+        frame(0xfa, 0, 0, &[0; 100]),               // RFC 9113 5.5: to be ignored
+        frame(PING, 0, 0, &[0; 8]),                 // PING: each wants an answer
+        frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 9, 9]), // SETTINGS: each wants an answer
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),  // WINDOW_UPDATE
+        frame(2, 0, 1, &[0, 0, 0, 0, 1]),           // PRIORITY
     ];
     let flooders: Vec<_> = floods
         .into_iter()
@@ -170,14 +183,14 @@ fn empty_continuations_and_unknown_frames_do_not_hold_others() {
             })
         })
         .collect();
-    let mut took: Vec<_> = (0..20).map(|_| honest(&socket, PROMPT)).collect();
+    let mut took: Vec<_> = (0..20).map(|_| well_behaved(&socket, PROMPT)).collect();
     took.sort();
     assert!(took[10] < Duration::from_secs(3), "{took:?}");
     for flooder in flooders {
         flooder.join().expect("the flooder");
     }
-    siege.honest(PROMPT);
-    let peak = siege.agent.hwm_kib();
+    hostile.well_behaved(PROMPT);
+    let peak = hostile.agent.hwm_kib();
     assert!(peak.is_none_or(|kib| kib < 32 * 1024), "{peak:?} KiB");
 }
 
@@ -188,16 +201,16 @@ fn send_for_a_while(raw: &mut Raw, bytes: &[u8]) -> bool {
 
 #[test]
 fn a_broken_frame_costs_its_connection_alone() {
-    let siege = Siege::start();
-    let socket = siege.socket();
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
     let mut good = Raw::open(&socket);
     let broken: Vec<Vec<u8>> = vec![
         frame(HEADERS, END_HEADERS, 2, &header_block()), // an even stream
         frame(HEADERS, END_HEADERS, 0, &header_block()), // no stream
         frame(HEADERS, END_HEADERS, 1, &[0xff; 20]),     // no HPACK
         frame(CONTINUATION, END_HEADERS, 1, &header_block()), // continues nothing
-        frame(0, END_STREAM, 1, b"x"),                   // DATA without HEADERS
-        frame(4, 0, 0, &[0; 5]),                         // no SETTINGS
+        frame(DATA, END_STREAM, 1, b"x"),                // DATA without HEADERS
+        frame(SETTINGS, 0, 0, &[0; 5]),                  // no SETTINGS
         frame(5, END_HEADERS, 1, &header_block()),       // PUSH_PROMISE
         vec![0xff; 9],                                   // 16 MiB of an unknown frame
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
@@ -215,6 +228,6 @@ fn a_broken_frame_costs_its_connection_alone() {
     }
     good.call(1, &message("{}"), END_STREAM);
     good.wait_frame(HEADERS, PROMPT);
-    siege.honest(PROMPT);
-    assert_eq!(siege.stop(), 3);
+    hostile.well_behaved(PROMPT);
+    assert_eq!(hostile.stop(), 3);
 }

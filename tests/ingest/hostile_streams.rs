@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use support::hostile::{
-    Got, Raw, call, header_block_of, header_block_with, message, promise, whole_call,
-};
+use support::hostile_clients::{HostileClients, well_behaved};
+use support::raw::{Got, Raw, call, header_block_of, header_block_with, message, whole_call};
+use support::rng::Rng;
 use support::sender::{Sender, block_on};
-use support::siege::{Siege, honest};
 use support::wait;
 use support::wire::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Random, frame, opening,
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame,
+    opening,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -27,133 +27,63 @@ const PEAK_KIB: u64 = 32 * 1024;
 const STREAMS: u32 = 64;
 const CONNECTIONS: usize = 28;
 
-const WINDOW_UPDATE: u8 = 8;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
 fn odd(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|n| 2 * n + 1)
 }
 
-/// Many connections do the same, all at once, and leave it at that; then honest
-/// clients are served and the agent's memory is looked at.
-fn flood(case: &str, most_kib: u64, attack: impl Fn(&mut Raw) + Sync) {
-    let siege = Siege::start();
+/// Many connections begin as many calls with these headers, as far as the agent takes them,
+/// and leave it at that; then well-behaved clients are served and the agent's memory is
+/// looked at.
+fn flood(case: &str, block: &[u8]) {
+    let hostile = HostileClients::start();
+    let calls: Vec<u8> = odd(STREAMS)
+        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, block))
+        .collect();
     let mut raws: Vec<Raw> = (0..CONNECTIONS)
-        .map(|_| Raw::open(&siege.socket()))
+        .map(|_| Raw::open(&hostile.socket()))
         .collect();
     std::thread::scope(|scope| {
         for part in raws.chunks_mut(CONNECTIONS / 4) {
-            scope.spawn(|| part.iter_mut().for_each(&attack));
+            scope.spawn(|| {
+                for raw in part {
+                    raw.try_send(&calls);
+                }
+            });
         }
     });
     for _ in 0..5 {
-        siege.honest(DEADLINE);
+        hostile.well_behaved(DEADLINE);
     }
-    let peak = siege.agent.hwm_kib();
-    println!(
-        "{case}: {peak:?} KiB at most, {:?} now",
-        siege.agent.rss_kib()
-    );
+    let peak = hostile.agent.hwm_kib();
     assert!(
-        peak.is_none_or(|kib| kib <= most_kib),
+        peak.is_none_or(|kib| kib <= PEAK_KIB),
         "{case}: {peak:?} KiB"
     );
-}
-
-/// As far as the agent takes it.
-fn send_all(raw: &mut Raw, bytes: &[u8]) {
-    raw.try_send(bytes);
-}
-
-#[test]
-fn calls_without_a_body_take_little() {
-    let calls: Vec<u8> = odd(STREAMS)
-        .flat_map(|stream| call(stream, b"", 0))
-        .collect();
-    flood("headers alone", PEAK_KIB, |raw| send_all(raw, &calls));
 }
 
 #[test]
 fn large_headers_of_many_calls_take_little() {
     let large = "x".repeat(15_000);
-    let block = header_block_with(&[("large", &large)]);
-    let calls: Vec<u8> = odd(STREAMS)
-        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
-        .collect();
-    flood("large headers", PEAK_KIB, |raw| send_all(raw, &calls));
+    flood("large headers", &header_block_with(&[("large", &large)]));
 }
 
 #[test]
-fn many_small_headers_of_many_calls_take_little() {
-    let block = header_block_with(&vec![("n", "v"); 400]);
-    let calls: Vec<u8> = odd(STREAMS)
-        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
-        .collect();
-    flood("many headers", PEAK_KIB, |raw| send_all(raw, &calls));
-}
-
-#[test]
-fn refusals_that_nobody_reads_take_little() {
+fn refusals_that_are_never_read_take_little() {
     // Percent-encoded, each would be three times as long.
     let path = format!("/{}", "%".repeat(15_000));
-    let block = header_block_of(&path, &[]);
-    let calls: Vec<u8> = odd(STREAMS)
-        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block))
-        .collect();
-    flood("long paths", PEAK_KIB, |raw| send_all(raw, &calls));
+    flood("long paths", &header_block_of(&path, &[]));
 }
 
 #[test]
-fn begun_bodies_of_many_calls_take_little() {
-    // One of them has the budget, the others wait for it, each with the first
-    // window of its body.
-    let body = [promise(4_000_000), vec![b' '; 8000]].concat();
-    let begun = u64::from(STREAMS) * CONNECTIONS as u64 * body.len() as u64 / 1024;
-    flood("begun bodies", PEAK_KIB + begun, |raw| {
-        let mut window = 65_535;
-        for stream in odd(STREAMS) {
-            while window < body.len() {
-                match raw.next(Duration::from_millis(300)) {
-                    Got::Frame(frame) if frame.kind == WINDOW_UPDATE && frame.stream == 0 => {
-                        window += be_u32(&frame.payload);
-                    }
-                    Got::Frame(_) => {}
-                    _ => return, // The agent takes no more.
-                }
-            }
-            raw.try_send(&call(stream, &body, 0));
-            window -= body.len();
-        }
-    });
-}
-
-#[test]
-fn small_pieces_of_bodies_do_not_keep_what_they_came_with() {
-    let (space, nothing) = ([b' '; 256], [0; 16_384]);
-    flood("pieces far from each other", PEAK_KIB, |raw| {
-        for stream in odd(10) {
-            raw.try_send(&call(stream, &promise(4_000_000), 0));
-            for _ in 0..90 {
-                let piece = frame(DATA, 0, stream, &space);
-                // Of no known type.
-                raw.try_send(&[piece, frame(0xee, 0, 0, &nothing)].concat());
-            }
-        }
-    });
-}
-
-fn be_u32(bytes: &[u8]) -> usize {
-    u32::from_be_bytes(bytes.try_into().expect("four bytes")) as usize
-}
-
-#[test]
-fn a_client_that_reads_nothing_holds_nobody() {
-    let siege = Siege::start();
-    let socket = siege.socket();
-    let before = siege.agent.rss_kib();
+fn a_client_that_reads_nothing_holds_no_other() {
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
+    let before = hostile.agent.rss_kib();
     // No window at all for answers: their messages wait for ever.
-    let mut no_window = opening()[..24].to_vec();
-    no_window.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let mut no_window = PREFACE.to_vec();
+    no_window.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
     let mut raws: Vec<Raw> = Vec::new();
     for n in 0..32 {
         let mut raw = Raw::connect(&socket);
@@ -171,9 +101,9 @@ fn a_client_that_reads_nothing_holds_nobody() {
         raws.push(raw);
     }
     for _ in 0..10 {
-        siege.honest(PROMPT);
+        hostile.well_behaved(PROMPT);
     }
-    let grown = siege
+    let grown = hostile
         .agent
         .rss_kib()
         .zip(before)
@@ -183,14 +113,14 @@ fn a_client_that_reads_nothing_holds_nobody() {
         "{grown:?} KiB more"
     );
     drop(raws);
-    siege.honest(PROMPT);
+    hostile.well_behaved(PROMPT);
 }
 
 #[test]
 fn cancelled_calls_leave_nothing_behind() {
-    let siege = Siege::start();
-    let socket = siege.socket();
-    let mut random = Random(7);
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
+    let mut rng = Rng(7);
     let mut after_warm_up = None;
     for round in 0..24 {
         let mut raw = Raw::open(&socket);
@@ -199,7 +129,7 @@ fn cancelled_calls_leave_nothing_behind() {
             let bytes = whole_call(at, &record);
             // Up to some byte, and then the client thinks better of it.
             let headers = call(at, b"", 0).len();
-            let cut = headers + random.below(bytes.len() - headers + 1);
+            let cut = headers + rng.index(bytes.len() - headers + 1);
             let part = match cut - headers {
                 0 => bytes[..headers].to_vec(),
                 n if n < 9 => bytes[..headers].to_vec(),
@@ -210,7 +140,7 @@ fn cancelled_calls_leave_nothing_behind() {
                 }
             };
             let mut open = raw.try_send(&part);
-            if random.below(2) == 0 {
+            if rng.index(2) == 0 {
                 raw.next(Duration::from_millis(1));
             }
             open &= raw.try_send(&frame(RST_STREAM, 0, at, &CANCEL));
@@ -218,27 +148,27 @@ fn cancelled_calls_leave_nothing_behind() {
                 break; // h2 has had enough of this connection.
             }
         }
-        if random.below(2) == 0 {
+        if rng.index(2) == 0 {
             raw.half_close();
         }
         if round % 8 == 0 {
-            siege.honest(PROMPT);
+            hostile.well_behaved(PROMPT);
         }
         if round == 8 {
-            after_warm_up = siege.agent.rss_kib();
+            after_warm_up = hostile.agent.rss_kib();
         }
     }
-    siege.honest(PROMPT);
-    let grown = siege.agent.rss_kib().zip(after_warm_up);
+    hostile.well_behaved(PROMPT);
+    let grown = hostile.agent.rss_kib().zip(after_warm_up);
     let grown = grown.map(|(now, was)| now.saturating_sub(was));
     assert!(grown.is_none_or(|kib| kib < 1024), "{grown:?} KiB more");
-    siege.stop();
+    hostile.stop();
 }
 
 #[test]
 fn calls_that_reset_at_once_cost_the_connection() {
-    let siege = Siege::start();
-    let socket = siege.socket();
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
     let mut raw = Raw::open(&socket);
     let mut closed = false;
     'rounds: for round in 0..200_u32 {
@@ -270,15 +200,15 @@ fn calls_that_reset_at_once_cost_the_connection() {
         }
     }
     assert!(closed, "20,000 resets were taken");
-    siege.honest(PROMPT);
-    let peak = siege.agent.hwm_kib();
+    hostile.well_behaved(PROMPT);
+    let peak = hostile.agent.hwm_kib();
     assert!(peak.is_none_or(|kib| kib < 16 * 1024), "{peak:?} KiB");
 }
 
 #[test]
 fn more_calls_than_streams_wait_at_the_client() {
-    let siege = Siege::start();
-    let sender = Arc::new(Sender::keeping(&siege.socket()));
+    let hostile = HostileClients::start();
+    let sender = Arc::new(Sender::keeping(&hostile.socket()));
     let answers = block_on(async {
         let mut calls = tokio::task::JoinSet::new();
         for n in 0..500 {
@@ -290,16 +220,16 @@ fn more_calls_than_streams_wait_at_the_client() {
     for answer in answers {
         assert!(answer.expect("stored").success);
     }
-    assert_eq!(siege.stop(), 501);
+    assert_eq!(hostile.stop(), 501);
 }
 
 #[test]
 fn a_client_of_its_own_opinion_is_refused_the_stream_alone() {
-    let siege = Siege::start();
-    let mut raw = Raw::open(&siege.socket());
+    let hostile = HostileClients::start();
+    let mut raw = Raw::open(&hostile.socket());
     // It has seen the agent's SETTINGS and opens more streams than they allow.
-    raw.wait_frame(4, PROMPT);
-    raw.send(&frame(4, 1, 0, &[]));
+    raw.wait_frame(SETTINGS, PROMPT);
+    raw.send(&frame(SETTINGS, ACK, 0, &[]));
     let mut calls: Vec<u8> = odd(STREAMS)
         .flat_map(|stream| call(stream, b"", 0))
         .collect();
@@ -315,14 +245,14 @@ fn a_client_of_its_own_opinion_is_refused_the_stream_alone() {
     raw.send(&frame(DATA, END_STREAM, 1, &message("{}")));
     let answer = raw.wait_frame(HEADERS, PROMPT);
     assert_eq!(answer.stream, 1);
-    siege.honest(PROMPT);
-    assert_eq!(siege.stop(), 3);
+    hostile.well_behaved(PROMPT);
+    assert_eq!(hostile.stop(), 3);
 }
 
 #[test]
-fn greedy_clients_do_not_starve_an_honest_one() {
-    let siege = Siege::start();
-    let socket = siege.socket();
+fn greedy_clients_do_not_starve_a_well_behaved_one() {
+    let hostile = HostileClients::start();
+    let socket = hostile.socket();
     let stop = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicUsize::new(0));
     let greedy: Vec<_> = (0..4)
@@ -332,17 +262,17 @@ fn greedy_clients_do_not_starve_an_honest_one() {
         })
         .collect();
     wait::until(DEADLINE, "the greedy at work", || sent.load(Relaxed) > 100);
-    let mut took: Vec<_> = (0..30).map(|_| honest(&socket, DEADLINE)).collect();
+    let mut took: Vec<_> = (0..30).map(|_| well_behaved(&socket, DEADLINE)).collect();
     stop.store(true, Relaxed);
     for thread in greedy {
         thread.join().expect("a greedy client");
     }
     let sent = sent.load(Relaxed);
     took.sort();
-    println!("honest calls took {took:?} beside {sent} greedy ones");
+    println!("well-behaved calls took {took:?} beside {sent} greedy ones");
     // The usual one: any single one may meet a moment in which all stands still.
     assert!(took[15] < Duration::from_secs(2), "{took:?}");
-    assert_eq!(siege.stop(), 31 + sent);
+    assert_eq!(hostile.stop(), 31 + sent);
 }
 
 /// Four clients that send as fast as they can, eight calls at a time each.

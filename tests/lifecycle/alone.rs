@@ -4,21 +4,16 @@
 use crate::support;
 
 use std::fs::File;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::fixture;
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
-use support::sender::{Sender, block_on};
+use support::sender::send;
 use support::server::MainServer;
 use support::{temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-fn send(socket: &Path, json: &str) {
-    let answer = block_on(Sender::reconnecting(socket).send(json, &[], ""));
-    assert!(answer.expect("an answer").success);
-}
 
 #[test]
 fn of_agents_that_start_together_one_serves_and_the_others_leave() {
@@ -50,7 +45,7 @@ fn of_agents_that_start_together_one_serves_and_the_others_leave() {
             assert_eq!(agent.events_named("another_agent_serves").len(), 1);
             assert_eq!(agent.events().len(), 1);
         }
-        assert!(held_up <= 4, "{held_up} found nobody");
+        assert!(held_up <= 4, "{held_up} found no agent");
         assert_eq!(serving, 1, "round {round}");
         send(&folder.path().join("data-nadhi-agent.sock"), "1");
         assert_eq!(
@@ -64,15 +59,13 @@ fn of_agents_that_start_together_one_serves_and_the_others_leave() {
 }
 
 #[test]
-fn a_lock_that_nobody_serves_behind_is_waited_for_and_then_refused() {
+fn a_lock_without_a_serving_agent_is_waited_for_and_then_refused() {
     let server = MainServer::new_down();
     let folder = temp_folder();
     let lock = File::open(folder.path()).expect("the folder");
     lock.lock().expect("flock");
     let started = Instant::now();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
+    let mut agent = fixture::spawn(folder.path(), &server);
     agent.expect_exit(73, DEADLINE);
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(1400), "{took:?}");
@@ -87,9 +80,7 @@ fn a_lock_that_nobody_serves_behind_is_waited_for_and_then_refused() {
     // One that is given up in that time is taken over. The test itself may be late.
     let taken_over = (0..5).any(|_| {
         lock.lock().expect("flock");
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
+        let mut agent = fixture::spawn(folder.path(), &server);
         wait::within(Duration::from_millis(300), || !agent.is_running());
         lock.unlock().expect("unlock");
         wait::until(DEADLINE, "a socket or an end", || {
@@ -97,7 +88,7 @@ fn a_lock_that_nobody_serves_behind_is_waited_for_and_then_refused() {
         });
         let serves = agent.is_running();
         if serves {
-            send(&agent.socket(), "1");
+            agent.send("1");
         }
         serves
     });
@@ -117,7 +108,7 @@ fn the_next_agent_does_not_take_one_that_was_killed_for_living() {
             let mut first = agent().spawn();
             first.wait_answering();
             // With a store already, so that no flush is under way.
-            send(&first.socket(), "1");
+            first.send("1");
             first.signal(signal);
             let mut second = agent().spawn();
             first.wait_exit(DEADLINE);
@@ -126,7 +117,7 @@ fn the_next_agent_does_not_take_one_that_was_killed_for_living() {
             });
             if second.is_running() {
                 second.wait_answering();
-                send(&second.socket(), "2");
+                second.send("2");
             } else {
                 held_up += 1;
             }

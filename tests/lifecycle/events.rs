@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::fixture;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::agent::{Agent, session_file};
@@ -56,10 +57,7 @@ fn a_life_is_told_from_its_start_to_its_sums() {
         true => Answer::status(422).body(b"no"),
         false => Answer::ok(),
     });
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let mut agent = fixture::start(folder.path(), &server);
     for json in ["1", "\"refused\"", "2", "\"refused\"", "3"] {
         send_with_key(&agent.socket(), json, "k");
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::agent::{Agent, names_in};
-use support::dice::Dice;
+use support::rng::Rng;
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{temp_folder, wait};
@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Applications at a time, each with a folder of its own.
 const LANES: u64 = 16;
 /// Calls of each.
-const ROUNDS: u64 = 8;
+const ROUNDS: u64 = 5;
 
 /// One application and the agents it has started.
 struct Lane<'a> {
@@ -51,7 +51,7 @@ impl Lane<'_> {
                 }
                 self.agents.push(agent);
             }
-            // No agent can know of somebody who has looked for the file and not
+            // No agent can know of a client that has looked for the file and not
             // come yet. Everything else about the connect is its affair.
             match UnixStream::connect(&socket) {
                 Ok(stream) => {
@@ -74,11 +74,11 @@ impl Lane<'_> {
     }
 
     /// Sleeps so that the next call falls near the agent's leaving.
-    fn wait_for_the_exit(&self, dice: &mut Dice) {
+    fn wait_for_the_exit(&self, rng: &mut Rng) {
         let socket = self.folder.join("data-nadhi-agent.sock");
-        match dice.below(3) {
+        match rng.below(3) {
             // By the clock: 2 to 3 s of quiet, and a probe.
-            0 => sleep_micros(1_950_000 + dice.below(1_200_000)),
+            0 => sleep_micros(1_950_000 + rng.below(1_200_000)),
             // Just after the file has gone.
             _ => {
                 let end = Instant::now() + DEADLINE;
@@ -86,7 +86,7 @@ impl Lane<'_> {
                     assert!(Instant::now() < end, "the agent does not leave");
                     sleep_micros(300);
                 }
-                sleep_micros(dice.below(60_000));
+                sleep_micros(rng.below(60_000));
             }
         }
     }
@@ -116,7 +116,7 @@ fn no_call_fails_and_no_record_is_lost_around_the_exit() {
         }
     });
     let calls = LANES * ROUNDS;
-    println!("{calls} calls, {agents} agents started, {missed} times nobody there any more");
+    println!("{calls} calls, {agents} agents started, {missed} times no agent there any more");
     assert!(agents > calls / 4, "the calls were not near the exits");
     let mut delivered = BTreeSet::new();
     for json in server.delivered_json() {
@@ -127,7 +127,7 @@ fn no_call_fails_and_no_record_is_lost_around_the_exit() {
 }
 
 fn live(number: u64, folder: &Path, url: &str) -> (usize, u64) {
-    let mut dice = Dice(number);
+    let mut rng = Rng(number);
     let mut lane = Lane {
         folder,
         url,
@@ -137,7 +137,7 @@ fn live(number: u64, folder: &Path, url: &str) -> (usize, u64) {
     };
     for round in 0..ROUNDS {
         if round > 0 {
-            lane.wait_for_the_exit(&mut dice);
+            lane.wait_for_the_exit(&mut rng);
         }
         lane.log(number * ROUNDS + round);
     }

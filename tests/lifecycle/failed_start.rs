@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::fixture;
 use serde_json::Value;
 use support::agent::{Agent, Builder, names_in};
 use support::sender::{Sender, block_on};
@@ -72,8 +73,7 @@ fn fail(builder: Builder) -> String {
 /// A life from an outage to the end.
 fn live(folder: &Path) {
     let mut server = MainServer::new_down();
-    let mut agent = Agent::builder(folder).health_url(&server.url()).spawn();
-    agent.wait_socket();
+    let mut agent = fixture::start(folder, &server);
     let stored = block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k"));
     assert!(stored.expect("stored").success);
     server.up();

@@ -1,4 +1,4 @@
-//! Root in another user's folder becomes that user (spec 1): an operator who helps at
+//! Root in another user's folder becomes that user (spec 1): an operator that helps at
 //! night leaves nothing behind that the application cannot use.
 #![cfg(target_os = "linux")]
 
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::fixture;
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
-use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{temp_folder, wait};
 
@@ -20,11 +20,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The folder's user and group, neither root nor the tester.
 const OWNER: u32 = 54_321;
 const GROUP: u32 = 54_322;
-
-fn send(socket: &Path, json: &str) {
-    let answer = block_on(Sender::reconnecting(socket).send(json, &["p"], "k"));
-    assert!(answer.expect("an answer").success);
-}
 
 /// A temporary folder that every user reaches, and in it one of the owner's.
 fn owners_folder() -> (tempfile::TempDir, PathBuf) {
@@ -38,7 +33,7 @@ fn owners_folder() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn start(base: &Path, server: &MainServer) -> Agent {
-    let agent = Agent::builder(base).health_url(&server.url()).spawn();
+    let agent = fixture::spawn(base, server);
     // Not for its socket: a killed one's may be there.
     agent.wait_event("agent_started", DEADLINE);
     agent
@@ -101,7 +96,7 @@ fn root_becomes_the_user_of_the_folder() {
         "a client could not follow a link"
     );
     owner_connects(&agent.socket());
-    send(&agent.socket(), "1");
+    agent.send("1");
     is_owners(&base);
     // What is left, the next one takes, again as root's.
     agent.sigkill();
@@ -125,7 +120,7 @@ fn a_folder_still_to_be_made_is_its_nearest_parents_users() {
     let agent = start(&base, &server);
     is_owners_agent(&agent);
     owner_connects(&agent.socket());
-    send(&agent.socket(), "1");
+    agent.send("1");
     is_owners(&app);
     assert_eq!(
         fs::metadata(&base).expect("the folder").mode() & 0o7777,
@@ -142,7 +137,7 @@ fn what_an_agent_of_roots_left_is_the_users() {
     let base = parent.path().join("base");
     let mut server = MainServer::new_down();
     let mut first = start(&base, &server);
-    send(&first.socket(), "1");
+    first.send("1");
     first.wait_event("main_unhealthy_accepting_logs", DEADLINE);
     first.sigkill();
     // Not the agent's: no link is followed, no file changed that has another name, and
@@ -208,7 +203,7 @@ fn an_agent_that_cannot_become_the_user_stays_as_it_is() {
         let mut first = agent();
         first.wait_socket();
         assert_eq!(status(&first, "Uid:"), [0; 4], "{what}");
-        send(&first.socket(), "1");
+        first.send("1");
         first.signal(Signal::TERM);
         first.expect_exit(0, DEADLINE);
         // A store of the user's own is taken by root, too.
@@ -216,7 +211,7 @@ fn an_agent_that_cannot_become_the_user_stays_as_it_is() {
         chown(base.join("lmdb/data.mdb"), Some(OWNER), Some(GROUP)).expect("chown");
         let mut second = agent();
         second.wait_socket();
-        send(&second.socket(), "2");
+        second.send("2");
         server.up();
         second.expect_exit(0, DEADLINE);
         wait::until(DEADLINE, what, || server.delivered_json() == [b"1", b"2"]);

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::Duration;
 
+use crate::support::fixture;
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
@@ -14,7 +15,7 @@ use support::server::MainServer;
 use support::{temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Some user who is neither root nor the tester.
+/// A user that is neither root nor the tester.
 const STRANGER: u32 = 54_321;
 
 fn is_root() -> bool {
@@ -83,7 +84,7 @@ fn another_users_folder_is_left_alone_unless_it_is_open_to_all() {
         let sender = Sender::reconnecting(&agent.socket());
         let stored = block_on(sender.send("{}", &["p"], "k"));
         assert!(stored.expect("stored").success);
-        // A store of somebody else is not used: neither the agent's nor the folder's owner.
+        // A store of another user's is not used: neither the agent's nor the folder's owner.
         agent.sigkill();
         chown(folder.path().join("lmdb"), Some(STRANGER + 1), None).expect("chown");
         let mut agent = Agent::by_shell(&script, folder.path())
@@ -121,9 +122,7 @@ fn a_flag_that_could_not_be_raised_is_raised_when_it_can_be() {
     let flag = folder.path().join("agent-status.lock");
     fs::create_dir(&flag).expect("a folder in its place");
     let mut server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
+    let mut agent = fixture::spawn(folder.path(), &server);
     agent.wait_event("flag_failed", DEADLINE);
     agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
     fs::remove_dir(&flag).expect("remove the folder");
@@ -136,10 +135,7 @@ fn a_flag_that_could_not_be_raised_is_raised_when_it_can_be() {
 /// An agent whose store was removed with one record in it.
 fn with_a_removed_store(server: &MainServer) -> (tempfile::TempDir, Agent) {
     let folder = temp_folder();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let agent = fixture::start(folder.path(), server);
     send(&agent).expect("stored");
     fs::remove_dir_all(folder.path().join("lmdb")).expect("remove the store");
     (folder, agent)
@@ -149,7 +145,7 @@ fn send(agent: &Agent) -> Result<(), tonic::Status> {
     block_on(Sender::reconnecting(&agent.socket()).send("1", &["p"], "k")).map(drop)
 }
 
-/// What was removed is the remover's loss; what comes after it is nobody's.
+/// What was removed is the remover's loss; what comes after it is not lost.
 #[test]
 fn a_store_that_was_removed_takes_no_more_records() {
     let mut server = MainServer::new_down();
@@ -165,7 +161,7 @@ fn a_store_that_was_removed_takes_no_more_records() {
 }
 
 #[test]
-fn a_signal_says_that_nobody_has_what_was_left_in_a_removed_store() {
+fn a_signal_says_that_what_was_left_in_a_removed_store_is_lost() {
     let server = MainServer::new_down();
     let (_folder, mut agent) = with_a_removed_store(&server);
     agent.signal(Signal::TERM);
@@ -177,8 +173,7 @@ fn a_signal_says_that_nobody_has_what_was_left_in_a_removed_store() {
 /// One life, from an outage to the end, with one record.
 fn live(folder: &std::path::Path, server: &mut MainServer) {
     let before = server.delivered().len();
-    let mut agent = Agent::builder(folder).health_url(&server.url()).spawn();
-    agent.wait_socket();
+    let mut agent = fixture::start(folder, server);
     send(&agent).expect("stored");
     server.up();
     agent.expect_exit(0, DEADLINE);
@@ -228,18 +223,13 @@ fn a_store_put_in_the_place_of_the_agents_own_is_left_to_the_next() {
     let mut server = MainServer::new_down();
     let (first, other) = (temp_folder(), temp_folder());
     for folder in [&first, &other] {
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_socket();
+        let mut agent = fixture::start(folder.path(), &server);
         send(&agent).expect("stored");
         agent.signal(Signal::TERM);
         agent.expect_exit(0, DEADLINE);
     }
     let (store, restored) = (first.path().join("lmdb"), other.path().join("lmdb"));
-    let mut agent = Agent::builder(first.path())
-        .health_url(&server.url())
-        .spawn();
+    let mut agent = fixture::spawn(first.path(), &server);
     agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
     fs::remove_dir_all(&store).expect("remove the store");
     fs::rename(&restored, &store).expect("another store");
@@ -248,9 +238,7 @@ fn a_store_put_in_the_place_of_the_agents_own_is_left_to_the_next() {
     agent.expect_exit(0, DEADLINE);
     assert_eq!(names_in(&store), before);
     assert_eq!(server.delivered().len(), 1);
-    let mut agent = Agent::builder(first.path())
-        .health_url(&server.url())
-        .spawn();
+    let mut agent = fixture::spawn(first.path(), &server);
     agent.expect_exit(0, DEADLINE);
     assert_eq!(server.delivered().len(), 2);
     assert!(!store.exists());
@@ -299,7 +287,7 @@ fn a_store_folder_that_is_a_mount_point_stays_and_is_an_empty_store() {
     assert_eq!(names, ["lmdb", "session"]);
 }
 
-/// A file that something is mounted on has a name that nobody can remove.
+/// A file that something is mounted on has a name that cannot be removed.
 #[test]
 #[cfg(target_os = "linux")]
 #[ignore = "needs root: it mounts"]

@@ -12,22 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::support::fixture::{self, Fixture};
 use rustix::process::{Pid, Signal, kill_process};
 use support::agent::{Agent, names_in};
-use support::raw;
+use support::raw::{self, Raw};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, Ending, MainServer};
 use support::{store, temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// 2 s in spec 5.5; the rest is for a debug build on a machine that stands still.
-/// Who waited for a server or a client would take 5 s.
+/// An agent that waited for a server or a client would take 5 s.
 const GONE: Duration = Duration::from_millis(4500);
-
-fn send(socket: &Path, json: &str) {
-    let answer = block_on(Sender::reconnecting(socket).send(json, &[], ""));
-    assert!(answer.expect("an answer").success);
-}
 
 /// Signals the agent and waits for exit 0; checks what is left in the folder.
 fn leave(agent: &mut Agent, signal: Signal) -> Duration {
@@ -64,14 +60,14 @@ fn a_signal_ends_it_whatever_the_server_and_clients_do() {
             .spawn();
         agent.wait_socket();
         for number in 0..5 {
-            send(&agent.socket(), &number.to_string());
+            agent.send(&number.to_string());
         }
         wait::until(DEADLINE, "a record on its way", || {
             !server.posts().is_empty()
         });
         let socket = agent.socket();
         let _clients = (
-            raw::silent(&socket),
+            Raw::connect(&socket),
             raw::half_open(&socket),
             raw::half_sent(&socket, 100, 50),
         );
@@ -87,16 +83,13 @@ fn a_signal_ends_it_whatever_the_server_and_clients_do() {
 }
 
 #[test]
-fn a_server_that_never_answers_a_probe_holds_nobody() {
+fn a_server_that_never_answers_a_probe_holds_no_agent() {
     let folder = temp_folder();
     let server = MainServer::new_up();
     server.on_get(|_| Answer::ok().then(Ending::Never));
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let mut agent = fixture::start(folder.path(), &server);
     wait::until(DEADLINE, "a probe", || !server.gets().is_empty());
-    send(&agent.socket(), "1");
+    agent.send("1");
     leave(&mut agent, Signal::TERM);
     assert_eq!(stopped(&agent)["left"], 1);
 }
@@ -107,9 +100,7 @@ fn a_signal_right_after_the_start_is_not_too_early() {
     let server = MainServer::new_down();
     for _ in 0..20 {
         let folder = temp_folder();
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
+        let mut agent = fixture::spawn(folder.path(), &server);
         let end = Instant::now() + DEADLINE;
         while !agent.socket().exists() {
             assert!(Instant::now() < end, "no socket");
@@ -121,12 +112,7 @@ fn a_signal_right_after_the_start_is_not_too_early() {
 /// Sixteen clients that call without a pause while the signal comes.
 #[test]
 fn calls_in_flight_are_answered_and_what_was_acknowledged_is_left() {
-    let folder = temp_folder();
-    let server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let (folder, _server, mut agent) = Fixture::down().parts();
     let acknowledged = Arc::new(AtomicU64::new(0));
     let over = AtomicBool::new(false);
     let mut took = Duration::ZERO;
@@ -168,7 +154,7 @@ fn calls_in_flight_are_answered_and_what_was_acknowledged_is_left() {
     assert_eq!(summary["buffered"], left);
 }
 
-/// Who waits on takes 1.2 s at least, each time.
+/// An agent that waits on takes 1.2 s at least, each time.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let quickest = (0..5).map(|_| ended_by_a_second_signal()).min();
@@ -183,7 +169,7 @@ fn ended_by_a_second_signal() -> Duration {
         .health_url(&server.url())
         .spawn();
     agent.wait_socket();
-    send(&agent.socket(), "1");
+    agent.send("1");
     // It waits for this one, after the first signal.
     let _half = raw::half_sent(&agent.socket(), 100, 50);
     wait::within(Duration::from_millis(200), || !agent.is_running());
@@ -198,9 +184,9 @@ fn ended_by_a_second_signal() -> Duration {
     took
 }
 
-/// Closed standard streams, and a pipe that is full and that nobody reads.
+/// Closed standard streams, and a pipe that is full and is never read.
 #[test]
-fn nobody_has_to_listen() {
+fn closed_and_unread_streams_hold_nothing_up() {
     let folder = temp_folder();
     let pipe_path = folder.path().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe_path).status();
@@ -240,7 +226,7 @@ fn nobody_has_to_listen() {
             // The shell opened it while there was one.
             pipe = tempfile::tempfile().expect("a file in its place");
         }
-        send(&agent.socket(), "1");
+        agent.send("1");
         server.up();
         server.wait_delivered(1, DEADLINE);
         let logged = support::agent::session_file(&base, "agent.log").expect("a log");
@@ -271,7 +257,7 @@ fn it_works_as_process_one() {
     agent.wait_socket();
     let started = agent.wait_event("agent_started", DEADLINE);
     assert_eq!(started["pid"], 1);
-    send(&agent.socket(), "1");
+    agent.send("1");
     let children = format!("/proc/{0}/task/{0}/children", agent.pid());
     let child = fs::read_to_string(children).expect("its child");
     let child = child.trim().parse().ok().and_then(Pid::from_raw);
@@ -287,7 +273,7 @@ fn it_works_as_process_one() {
 /// keeps it for many seconds.
 #[test]
 #[ignore = "needs root: port 53, and it mounts"]
-fn a_name_that_is_being_resolved_holds_nobody() {
+fn a_name_that_is_being_resolved_holds_no_agent() {
     let flags = ["--mount"];
     let name_server = std::net::UdpSocket::bind("127.0.0.77:53").expect("port 53");
     name_server.set_nonblocking(true).expect("non-blocking");
@@ -322,7 +308,7 @@ fn signals_that_were_blocked_before_the_start_are_heard() {
             .health_url(&server.url())
             .spawn();
         agent.wait_answering();
-        send(&agent.socket(), "1");
+        agent.send("1");
         leave(&mut agent, signal);
     }
 }
@@ -349,11 +335,11 @@ fn signals_that_were_ignored_before_the_start_stay_ignored() {
                 "SIGHUP" => Signal::HUP,
                 _ => Signal::INT,
             });
-            send(&agent.socket(), "1");
+            agent.send("1");
         }
         wait::within(Duration::from_millis(300), || !agent.is_running());
         assert!(agent.is_running(), "{ignored}");
-        send(&agent.socket(), "2");
+        agent.send("2");
         assert!(agent.events_named("grpc_server_stopping").is_empty());
         leave(&mut agent, one_heard.unwrap_or(Signal::TERM));
     }

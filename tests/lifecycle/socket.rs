@@ -9,18 +9,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::fixture::{self, Fixture};
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
-use support::sender::{Sender, block_on};
+use support::sender::{Sender, block_on, send};
 use support::server::{Answer, MainServer};
-use support::{raw, store, temp_folder, wait};
+use support::{stale_socket, store, temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-fn send(socket: &Path, json: &str) {
-    let answer = block_on(Sender::reconnecting(socket).send(json, &[], ""));
-    assert!(answer.expect("an answer").success);
-}
 
 fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|found| found.ino())
@@ -38,7 +34,7 @@ fn lose(what: &str, socket: &Path) {
         "renamed" => fs::rename(socket, socket.with_extension("old")).expect("rename"),
         "replaced" => {
             let other = socket.with_extension("new");
-            raw::stale(&other);
+            stale_socket(&other);
             fs::rename(other, socket).expect("replace");
         }
         _ => unreachable!("{what}"),
@@ -47,12 +43,7 @@ fn lose(what: &str, socket: &Path) {
 
 #[test]
 fn a_lost_socket_is_bound_again_and_the_connected_are_served() {
-    let folder = temp_folder();
-    let server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let (folder, _server, mut agent) = Fixture::down().parts();
     let socket = agent.socket();
     let mut sent = 0;
     for what in ["deleted", "replaced", "renamed", "deleted", "replaced"] {
@@ -80,7 +71,7 @@ fn a_lost_socket_is_bound_again_and_the_connected_are_served() {
 
 /// Thirteen clients in the backlog, three more than the agent takes at a time.
 #[test]
-fn who_waits_at_a_socket_that_is_lost_is_served() {
+fn clients_that_wait_at_a_socket_that_is_lost_are_served() {
     let folder = temp_folder();
     let server = MainServer::new_down();
     let mut agent = Agent::by_shell("ulimit -n 30; exec \"$0\" \"$@\"", folder.path())
@@ -101,7 +92,7 @@ fn who_waits_at_a_socket_that_is_lost_is_served() {
         for client in clients {
             calls.spawn(async move { Sender::on(client).await?.send("1", &[], "").await });
         }
-        // Who is silent may be cut after a moment: all have called before it goes on.
+        // A silent client may be cut after a moment: all have called before it goes on.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -117,12 +108,7 @@ fn who_waits_at_a_socket_that_is_lost_is_served() {
 
 #[test]
 fn what_takes_the_socket_s_place_is_not_deleted_and_waited_for() {
-    let folder = temp_folder();
-    let server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let (folder, _server, agent) = Fixture::down().parts();
     let socket = agent.socket();
     for is_folder in [false, true] {
         let other = folder.path().join("other");
@@ -164,9 +150,8 @@ fn an_agent_whose_folder_was_moved_leaves_the_new_one_alone() {
     let mut old_server = MainServer::new_up();
     old_server.on_post(|_| Answer::status(503));
     let new_server = MainServer::new_up();
-    let mut old = Agent::builder(&base).health_url(&old_server.url()).spawn();
-    old.wait_socket();
-    send(&old.socket(), "\"old\"");
+    let mut old = fixture::start(&base, &old_server);
+    old.send("\"old\"");
     wait::until(DEADLINE, "a try", || !old_server.posts().is_empty());
     fs::rename(&base, &moved).expect("rename");
     old.wait_event("socket_blocked", DEADLINE);
@@ -179,7 +164,7 @@ fn an_agent_whose_folder_was_moved_leaves_the_new_one_alone() {
     new.wait_event("standby", DEADLINE);
     let socket = inode(&new.socket());
     new_server.on_post(|_| Answer::status(503));
-    send(&new.socket(), "\"new\"");
+    new.send("\"new\"");
     wait::until(DEADLINE, "a try", || !new_server.posts().is_empty());
     let untouched = ["data-nadhi-agent.sock", "lmdb", "session"];
     assert_eq!(names_in(&base), untouched);
@@ -197,7 +182,7 @@ fn an_agent_whose_folder_was_moved_leaves_the_new_one_alone() {
     old.expect_exit(0, deadline);
     assert_eq!(names_in(&base), untouched);
     assert_eq!(inode(&new.socket()), socket);
-    send(&new.socket(), "\"new 2\"");
+    new.send("\"new 2\"");
     new.sigkill();
     let kept: Vec<_> = store::records(&base)
         .into_iter()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
+use support::fixture::side_by_side;
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{temp_folder, wait};
@@ -30,7 +31,7 @@ fn send(socket: &Path, records: &[String]) {
     });
 }
 
-/// How often the process has gone to sleep so far; 0 where nobody counts.
+/// How often the process has gone to sleep so far; 0 where it is not counted.
 fn naps(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let count = status
@@ -128,7 +129,7 @@ fn in_standby_it_first_sends_what_was_left() {
 #[test]
 fn in_standby_an_outage_leaves_little_memory_behind() {
     let records: Vec<_> = (0..3_000).map(|n| format!("\"{n:0300}\"")).collect();
-    for tunables in ["", "glibc.malloc.top_pad=65536"] {
+    side_by_side(["", "glibc.malloc.top_pad=65536"], |tunables| {
         let folder = temp_folder();
         let mut server = MainServer::new_down();
         let mut agent = Agent::builder(folder.path())
@@ -138,32 +139,21 @@ fn in_standby_an_outage_leaves_little_memory_behind() {
             .spawn();
         agent.wait_socket();
         agent.wait_event("standby", DEADLINE);
-        let before = own_memory_kib(agent.pid());
+        let before = agent.anonymous_kib().expect("/proc");
         send(&agent.socket(), &records);
         server.up();
         server.wait_delivered(records.len(), DEADLINE);
         // A second after it has fallen asleep.
-        let taken = || own_memory_kib(agent.pid()).saturating_sub(before);
+        let taken = || agent.anonymous_kib().expect("/proc").saturating_sub(before);
         let given_back = wait::within(DEADLINE, || {
             !folder.path().join("lmdb").exists() && taken() <= 190
         });
         assert!(given_back, "{} KiB more than before, {tunables:?}", taken());
-    }
-}
-
-/// Anonymous memory, which anybody may read of any process.
-#[cfg(target_os = "linux")]
-fn own_memory_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.expect("a line").trim().parse().expect("a number")
+    });
 }
 
 /// It turns off a cache of malloc's (size-report/README.md) by a variable that may
-/// hold settings of somebody else.
+/// hold another's settings.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[ignore = "needs root: it looks into a process that dumps no core"]

@@ -29,7 +29,7 @@ use support::{temp_folder, wait};
 const DEADLINE: Duration = Duration::from_secs(20);
 /// 2 s in spec 5.5; the rest is for a debug build on a machine that stands still.
 const GONE: Duration = Duration::from_millis(4500);
-/// Some user who is neither root nor the tester.
+/// A user that is neither root nor the tester.
 const STRANGER: u32 = 54_321;
 /// What stands in a stream before the first line.
 const FILLING: u8 = b'x';
@@ -202,24 +202,24 @@ fn everywhere(place: fn() -> Place, test: impl Fn(Kind, usize, Place) + Sync) {
     let test = &test;
     std::thread::scope(|scope| {
         for kind in [Kind::Terminal, Kind::Pipe, Kind::Fifo, Kind::Socket] {
-            scope.spawn(move || {
-                for left in [0, 100, 700] {
+            for left in [0, 100, 700] {
+                scope.spawn(move || {
                     println!("{kind:?} with {left} bytes of room");
                     test(kind, left, place());
-                }
-            });
+                });
+            }
         }
     });
 }
 
 #[test]
-fn what_nobody_reads_holds_up_neither_a_call_nor_a_signal() {
+fn an_unread_stream_holds_up_neither_a_call_nor_a_signal() {
     expect_no_hold_up(Place::new);
 }
 
 #[test]
 #[ignore = "needs root: another user"]
-fn what_nobody_reads_and_the_agent_may_not_open_holds_up_neither() {
+fn an_unread_stream_that_the_agent_may_not_open_holds_up_neither() {
     expect_no_hold_up(Place::of_a_stranger);
 }
 

@@ -10,9 +10,6 @@ mod https;
 mod names;
 mod proxy;
 mod servers;
-#[allow(dead_code)] // each area uses a part
-#[path = "../replay/stage.rs"]
-mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/venv.rs"]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::stage::{DEADLINE, Stage, key_of, on_try, texts};
+use crate::support::fixture::{DEADLINE, Fixture, key_of, on_try, texts};
 use crate::support::sender::block_on;
 use crate::support::server::{Answer, Ending, MainServer};
 
@@ -16,8 +16,8 @@ const MANY: usize = 1000;
 
 #[test]
 fn a_thousand_records_go_over_one_connection_one_at_a_time() {
-    let mut stage = Stage::new(MainServer::new_down());
-    let sender = Arc::new(stage.sender());
+    let mut fixture = Fixture::down();
+    let sender = Arc::new(fixture.sender());
     block_on(async {
         for records in texts(0..MANY).chunks(50) {
             let mut calls = JoinSet::new();
@@ -29,15 +29,22 @@ fn a_thousand_records_go_over_one_connection_one_at_a_time() {
             assert!(answers.iter().all(|answer| answer.is_ok()), "{answers:?}");
         }
     });
-    stage.server.up();
-    stage.server.wait_delivered(MANY, DEADLINE);
-    let posts = stage.server.posts();
+    let down = fixture
+        .agent
+        .wait_event("main_unhealthy_accepting_logs", DEADLINE);
+    assert_eq!(
+        down["error"],
+        "cannot connect: Connection refused (os error 111)"
+    );
+    fixture.server.up();
+    fixture.server.wait_delivered(MANY, DEADLINE);
+    let posts = fixture.server.posts();
     assert_eq!(posts.len(), MANY);
     let records: HashSet<_> = posts.iter().map(|post| post.log_data().to_vec()).collect();
     assert_eq!(records.len(), MANY);
     // The probe's connection is the one that is kept.
-    assert_eq!(stage.server.connections(), 1);
-    assert_eq!(stage.server.most_in_flight(), 1);
+    assert_eq!(fixture.server.connections(), 1);
+    assert_eq!(fixture.server.most_in_flight(), 1);
 }
 
 /// What a server may do with an answer, on `connections` for five records.
@@ -79,6 +86,26 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
             keeps: false,
         },
         Manners {
+            name: "64 KiB and a byte",
+            answer: || Answer::status(200).body(&[b'x'; 64 * 1024 + 1]),
+            keeps: false,
+        },
+        Manners {
+            name: "a head of 60 KiB",
+            answer: || Answer::ok().header("X", &"x".repeat(60 << 10)),
+            keeps: true,
+        },
+        Manners {
+            name: "a head of 100 lines",
+            answer: || (0..99).fold(Answer::ok(), |answer, _| answer.header("X", "y")),
+            keeps: true,
+        },
+        Manners {
+            name: "ended by the close",
+            answer: || Answer::raw(200, b"HTTP/1.1 200 OK\r\n\r\nok").then(Ending::ThenClose),
+            keeps: false,
+        },
+        Manners {
             name: "no body",
             answer: || Answer::status(204),
             keeps: true,
@@ -87,7 +114,7 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
             name: "chunked",
             answer: || {
                 let chunked = b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n\
-                    2\r\n{}\r\n0\r\nTrailer: x\r\n\r\n";
+                    2;x=y\r\n{}\r\n0\r\nTrailer: x\r\n\r\n";
                 Answer::raw(200, chunked)
             },
             keeps: true,
@@ -112,14 +139,14 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
     ];
     for manners in table {
         let name = manners.name;
-        let mut stage = Stage::new(MainServer::new_down());
+        let mut fixture = Fixture::down();
         let answer = manners.answer;
-        stage.server.on_post(move |_| answer());
+        fixture.server.on_post(move |_| answer());
         let records = texts(0..5);
-        stage.store(&records);
-        stage.server.up();
-        stage.wait_for(&records[4]);
-        let posts = stage.server.posts();
+        fixture.store(&records);
+        fixture.server.up();
+        fixture.wait_for(&records[4]);
+        let posts = fixture.server.posts();
         let order: Vec<_> = posts.iter().map(|post| post.log_data()).collect();
         let records: Vec<_> = records.iter().map(String::as_bytes).collect();
         assert_eq!(order, records, "{name}: each once, in order");
@@ -127,11 +154,11 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
         let expected = if manners.keeps { 1 } else { 5 };
         assert_eq!(used.len(), expected, "{name}");
         // A connection replaced is no outage: no probe, no back-off.
-        let mut gets = stage.server.gets();
+        let mut gets = fixture.server.gets();
         gets.retain(|get| get.at < posts[4].at);
         assert_eq!(gets.len(), 1, "{name}");
         assert_eq!(
-            stage.agent.events_named("main_unreachable").len(),
+            fixture.agent.events_named("main_unreachable").len(),
             0,
             "{name}"
         );
@@ -141,72 +168,95 @@ fn answers_of_every_shape_count_once_and_keep_the_connection_where_they_can() {
 #[test]
 fn a_kept_connection_that_was_closed_while_idle_is_replaced_at_once() {
     // In standby, so that it does not leave between two records.
-    let mut stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
+    let mut fixture = Fixture::standby(MainServer::new_up());
     let records = texts(0..4);
     for (count, json) in (1..).zip(&records) {
-        stage.store(std::slice::from_ref(json));
-        stage.wait_noted(count);
-        stage.server.down();
-        stage.server.up();
+        fixture.store(std::slice::from_ref(json));
+        fixture.wait_noted(count);
+        fixture.server.down();
+        fixture.server.up();
     }
-    assert_eq!(stage.server.posts().len(), records.len());
-    assert_eq!(stage.agent.events_named("main_unreachable").len(), 0);
-    assert_eq!(stage.set_aside().len(), 0);
+    assert_eq!(fixture.server.posts().len(), records.len());
+    assert_eq!(fixture.agent.events_named("main_unreachable").len(), 0);
+    assert_eq!(fixture.set_aside().len(), 0);
 }
 
 #[test]
 fn a_broken_exchange_is_repeated_with_the_same_key() {
     type Plan = fn() -> Answer;
-    let broken: [(&str, Plan, Duration); 4] = [
-        // 10 s by the agent's clock; the server's looks later.
+    // 10 s by the agent's clock; the server's looks later.
+    let mute = Duration::from_secs(7);
+    // How often; twice, where a kept connection that breaks without an answer is replaced
+    // without ado.
+    let broken: [(&str, Plan, u32, Duration); 6] = [
+        ("mute", || Answer::ok().then(Ending::Never), 1, mute),
         (
-            "mute",
-            || Answer::ok().then(Ending::Never),
-            Duration::from_secs(7),
+            "half a head",
+            || Answer::raw(200, b"HTTP/1.1 200 OK\r\n"),
+            1,
+            mute,
         ),
+        ("hints alone", hints, 1, mute),
         (
             "reset in the head",
             || Answer::ok().then(Ending::ResetAfter(9)),
+            2,
             Duration::ZERO,
         ),
         (
             "closed",
             || Answer::ok().then(Ending::Close),
+            2,
             Duration::ZERO,
         ),
         (
             "no HTTP",
             || Answer::raw(200, b"SSH-2.0-x\r\n\r\n"),
+            2,
             Duration::ZERO,
         ),
     ];
     scope(|scope| {
-        for (name, plan, least) in broken {
+        for (name, plan, times, least) in broken {
             scope.spawn(move || {
                 let server = MainServer::new_up();
                 on_try(&server, move |attempt| match attempt.record {
-                    // Twice, as a kept connection that breaks without an answer
-                    // is replaced without ado.
-                    "broken" if attempt.number <= 2 => plan(),
+                    "broken" if attempt.number <= times => plan(),
                     _ => Answer::ok(),
                 });
-                let stage = Stage::new(server);
-                stage.store(&texts(["good", "broken", "end"]));
-                stage.wait_for(r#""end""#);
-                let tries = stage.tries_of(r#""broken""#);
-                assert_eq!(tries.len(), 3, "{name}");
+                let fixture = Fixture::new(server);
+                fixture.store(&texts(["good", "broken", "end"]));
+                fixture.wait_for(r#""end""#);
+                let tries = fixture.tries_of(r#""broken""#);
+                assert_eq!(tries.len() as u32, times + 1, "{name}");
                 let keys: HashSet<_> = tries.iter().map(|request| key_of(request)).collect();
                 assert_eq!(keys.len(), 1, "{name}");
+                let used: HashSet<_> = tries.iter().map(|request| request.connection).collect();
+                assert_eq!(used.len(), tries.len(), "{name}");
                 let waited = tries[1].at - tries[0].at;
                 assert!(
                     (least..least + Duration::from_secs(11)).contains(&waited),
                     "{name}: again after {waited:?}"
                 );
-                assert_eq!(stage.set_aside().len(), 0, "{name}");
-                let mut gets = stage.server.gets();
-                gets.retain(|get| (tries[0].at..tries[2].at).contains(&get.at));
+                if !least.is_zero() {
+                    let broken = fixture.agent.events_named("main_unreachable");
+                    let why = "timed out after 10s while waiting for the answer";
+                    assert_eq!(broken[0]["error"], why, "{name}");
+                }
+                assert_eq!(fixture.set_aside().len(), 0, "{name}");
+                let mut gets = fixture.server.gets();
+                let end = tries[tries.len() - 1].at;
+                gets.retain(|get| (tries[0].at..end).contains(&get.at));
                 assert!(!gets.is_empty(), "{name}: probed before it goes on");
             });
         }
     });
+}
+
+/// Answers before the answer, which never comes.
+fn hints() -> Answer {
+    Answer::raw(
+        200,
+        &b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(1000),
+    )
 }

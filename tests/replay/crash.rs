@@ -1,81 +1,25 @@
-//! SIGKILL in the middle of a replay: nothing lost, nothing out of order, and
-//! no more sent twice than spec 6 allows.
+//! SIGKILL in the middle of a slow replay; `store::durable_order` has it at any moment of a
+//! quick one.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::stage::{DEADLINE, Stage, first_deliveries, texts};
-use crate::support::server::{Answer, Ending, MainServer};
-use crate::support::wait;
-
-const RECORDS: usize = 600;
-/// Delivered records that a crash may send again, beside the one in flight.
-const GROUP: usize = 64;
-/// Deliveries after which the agent is killed, each time.
-const KILLS: [usize; 5] = [1, 63, 150, 260, 450];
-/// Deliveries after a kill was due at which the server falls silent: a kill that
-/// comes late still comes in the middle.
-const LATE: usize = 100;
-
-#[test]
-fn killed_again_and_again_nothing_is_lost_and_a_group_is_repeated_at_most() {
-    let mut stage = Stage::new(MainServer::new_down());
-    let records = texts(0..RECORDS);
-    stage.store(&records);
-    let silent_at = Arc::new(AtomicUsize::new(KILLS[0] + LATE));
-    let (limit, mut seen) = (Arc::clone(&silent_at), HashSet::new());
-    stage.server.on_post(move |message| {
-        let key = message.header("idempotency-key").map(str::to_owned);
-        if !seen.contains(&key) && seen.len() >= limit.load(Ordering::SeqCst) {
-            return Answer::ok().then(Ending::Never);
-        }
-        seen.insert(key);
-        Answer::ok()
-    });
-    stage.server.up();
-    let mut again_before = 0;
-    for (number, kill_at) in (1..).zip(KILLS) {
-        wait::until(DEADLINE, "deliveries", || {
-            first_deliveries(&stage.server).0.len() >= kill_at
-        });
-        stage.agent.sigkill();
-        let (first, again) = first_deliveries(&stage.server);
-        assert!(first.len() < RECORDS, "killed too late to mean anything");
-        // One more than a group: the request in flight.
-        let most = again_before + GROUP + 1;
-        assert!(again <= most, "{again} repeated, {again_before} before");
-        again_before = again;
-        let next = KILLS.get(number).map_or(RECORDS, |kill_at| kill_at + LATE);
-        silent_at.store(next, Ordering::SeqCst);
-        stage.restart();
-    }
-    wait::until(DEADLINE, "everything", || {
-        first_deliveries(&stage.server).0.len() >= RECORDS
-    });
-    stage.agent.expect_exit(0, DEADLINE);
-    let (first, again) = first_deliveries(&stage.server);
-    let order: Vec<_> = first.iter().map(|post| post.log_data()).collect();
-    let stored: Vec<_> = records.iter().map(String::as_bytes).collect();
-    assert_eq!(order, stored);
-    assert!(again <= again_before + GROUP + 1);
-}
+use crate::support::fixture::{DEADLINE, Fixture, first_deliveries, texts};
+use crate::support::server::{Answer, MainServer};
 
 #[test]
 fn what_was_delivered_is_deleted_within_250_ms_also_when_the_server_is_slow() {
     let server = MainServer::new_up();
     server.on_post(|_| Answer::ok().after(Duration::from_millis(300)));
-    let mut stage = Stage::new(server);
+    let mut fixture = Fixture::new(server);
     let records = texts(0..12);
-    stage.store(&records);
-    stage.server.wait_delivered(7, DEADLINE);
-    stage.agent.sigkill();
-    let before = stage.server.delivered().len();
-    stage.server.on_post(|_| Answer::ok());
-    stage.restart();
-    stage.wait_for(&records[11]);
-    let (first, again) = first_deliveries(&stage.server);
+    fixture.store(&records);
+    fixture.server.wait_delivered(7, DEADLINE);
+    fixture.agent.sigkill();
+    let before = fixture.server.delivered().len();
+    fixture.server.on_post(|_| Answer::ok());
+    fixture.restart();
+    fixture.wait_for(&records[11]);
+    let (first, again) = first_deliveries(&fixture.server);
     assert_eq!(first.len(), records.len());
     // The one in flight, the one before it, less than 250 ms old, and one more
     // whose answer was there when the 250 ms were over.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use crate::stage::Stage;
+use crate::support::fixture::Fixture;
 use crate::support::samples::{self, Sample};
 use crate::support::sender::block_on;
 use crate::support::server::MainServer;
@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn every_sample_and_every_odd_value_arrives_byte_for_byte_and_in_order() {
-    let mut stage = Stage::new(MainServer::new_down());
+    let mut fixture = Fixture::down();
     let odd = samples::nasty_json().into_iter().map(|(_, json)| Sample {
         json_data: json,
         pipelines: vec!["\"quoted\\\"".into(), "ü\u{2028}\n".into(), String::new()],
@@ -25,17 +25,17 @@ fn every_sample_and_every_odd_value_arrives_byte_for_byte_and_in_order() {
         idempotency_key: None,
     });
     let records: Vec<Sample> = samples::load().into_iter().chain(odd).collect();
-    let sender = stage.sender();
+    let sender = fixture.sender();
     block_on(async {
         for record in &records {
             let answer = sender.send_sample(record).await.expect("stored");
             assert_eq!((answer.success, answer.message.as_str()), (true, "stored"));
         }
     });
-    stage.server.up();
-    stage.server.wait_delivered(records.len(), DEADLINE);
+    fixture.server.up();
+    fixture.server.wait_delivered(records.len(), DEADLINE);
 
-    let posts = stage.server.posts();
+    let posts = fixture.server.posts();
     assert_eq!(posts.len(), records.len());
     for (at, (post, record)) in posts.iter().zip(&records).enumerate() {
         let pipelines = serde_json::Value::from(record.pipelines.clone()).to_string();
@@ -60,7 +60,7 @@ fn every_sample_and_every_odd_value_arrives_byte_for_byte_and_in_order() {
 #[test]
 fn a_message_of_exactly_4_mib_is_taken_and_one_byte_more_is_not() {
     // In standby, so that it does not leave while nothing is stored.
-    let stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
+    let fixture = Fixture::standby(MainServer::new_up());
     let request = |length: usize| {
         let mut request = LogRequest {
             json_data: "\"\"".into(),
@@ -74,7 +74,7 @@ fn a_message_of_exactly_4_mib_is_taken_and_one_byte_more_is_not() {
         request
     };
     let largest = request(MESSAGE_MAX);
-    let sender = stage.sender();
+    let sender = fixture.sender();
     block_on(async {
         for over in [1, 2, MESSAGE_MAX] {
             let refused = sender.call(request(MESSAGE_MAX + over), None).await;
@@ -84,7 +84,7 @@ fn a_message_of_exactly_4_mib_is_taken_and_one_byte_more_is_not() {
         }
         sender.call(largest.clone(), None).await.expect("stored");
     });
-    stage.server.wait_delivered(1, DEADLINE);
-    let delivered = stage.server.delivered_json();
+    fixture.server.wait_delivered(1, DEADLINE);
+    let delivered = fixture.server.delivered_json();
     assert!(delivered == [largest.json_data.to_vec()]);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::stage::{DEADLINE, Stage, key_of, on_try, texts};
+use crate::support::fixture::{DEADLINE, Fixture, key_of, on_try, texts};
 use crate::support::sender::block_on;
 use crate::support::server::{Answer, MainServer, Request};
 use echopost::proto::logagent::LogRequest;
@@ -28,7 +28,7 @@ fn a_request_has_these_headers_and_no_others() {
     ];
     for ((flag, variable), default) in table {
         let server = MainServer::new_up();
-        let stage = Stage::with(server, |mut builder| {
+        let fixture = Fixture::with(server, |mut builder| {
             if let Some(key) = flag {
                 builder = builder.api_key(key);
             }
@@ -38,13 +38,13 @@ fn a_request_has_these_headers_and_no_others() {
             builder
         });
         block_on(async {
-            let sender = stage.sender();
+            let sender = fixture.sender();
             let without = sender.send("[1, 2]", &["a", "ü\""], "").await;
             let own = sender.send("{}", &[], "its own").await;
             assert!(without.is_ok() && own.is_ok());
         });
-        stage.server.wait_delivered(2, DEADLINE);
-        let posts = stage.server.posts();
+        fixture.server.wait_delivered(2, DEADLINE);
+        let posts = fixture.server.posts();
         let bodies: Vec<_> = posts
             .iter()
             .map(|post| String::from_utf8_lossy(&post.body).into_owned())
@@ -58,7 +58,7 @@ fn a_request_has_these_headers_and_no_others() {
         );
         for (post, key) in posts.iter().zip([default, "its own"]) {
             assert_eq!(post.path, "/log");
-            let host = format!("127.0.0.1:{}", stage.server.port());
+            let host = format!("127.0.0.1:{}", fixture.server.port());
             let length = post.body.len().to_string();
             // HTTP does not mind the case of names; Go's client writes them so.
             let expected = [
@@ -74,6 +74,9 @@ fn a_request_has_these_headers_and_no_others() {
                 ),
             ];
             assert_eq!(headers(post), expected);
+        }
+        for probe in fixture.server.gets() {
+            assert_eq!(probe.header("accept"), Some("*/*"));
         }
     }
 }
@@ -94,29 +97,31 @@ fn store_id(key: &str) -> String {
 fn a_record_keeps_its_key_over_attempts_and_crashes_and_no_key_is_used_twice() {
     let server = MainServer::new_up();
     on_try(&server, |_| Answer::status(503));
-    let mut stage = Stage::new(server);
+    let mut fixture = Fixture::new(server);
     let records = texts(["a", "b", "c"]);
-    stage.store(&records);
+    fixture.store(&records);
     for life in 1..=3 {
-        let before = stage.server.posts().len();
-        stage.until("attempts", |stage| stage.server.posts().len() >= before + 2);
+        let before = fixture.server.posts().len();
+        fixture.until("attempts", |fixture| {
+            fixture.server.posts().len() >= before + 2
+        });
         if life < 3 {
-            stage.agent.sigkill();
-            stage.restart();
+            fixture.agent.sigkill();
+            fixture.restart();
         }
     }
-    on_try(&stage.server, |_| Answer::ok());
-    stage.wait_for(&records[2]);
-    stage.agent.expect_exit(0, DEADLINE);
+    on_try(&fixture.server, |_| Answer::ok());
+    fixture.wait_for(&records[2]);
+    fixture.agent.expect_exit(0, DEADLINE);
 
-    let keys_of = |stage: &Stage, json: &str| -> HashSet<String> {
-        let tries = stage.tries_of(json);
+    let keys_of = |fixture: &Fixture, json: &str| -> HashSet<String> {
+        let tries = fixture.tries_of(json);
         tries.iter().map(|request| key_of(request)).collect()
     };
-    assert!(stage.tries_of(&records[0]).len() > 6);
+    assert!(fixture.tries_of(&records[0]).len() > 6);
     let mut keys = HashSet::new();
     for json in &records {
-        let of_one = keys_of(&stage, json);
+        let of_one = keys_of(&fixture, json);
         assert_eq!(of_one.len(), 1, "{json}: {of_one:?}");
         keys.extend(of_one);
     }
@@ -125,11 +130,11 @@ fn a_record_keeps_its_key_over_attempts_and_crashes_and_no_key_is_used_twice() {
     assert_eq!(ids.len(), 1, "{ids:?}");
 
     // The store was emptied and removed: what comes now is of another one.
-    stage.restart();
+    fixture.restart();
     let later = texts(["d"]);
-    stage.store(&later);
-    stage.wait_for(&later[0]);
-    let key = keys_of(&stage, &later[0])
+    fixture.store(&later);
+    fixture.wait_for(&later[0]);
+    let key = keys_of(&fixture, &later[0])
         .into_iter()
         .next()
         .expect("a key");
@@ -143,10 +148,10 @@ fn a_key_that_the_client_gives_is_the_one_that_is_sent() {
         1 => Answer::status(503),
         _ => Answer::ok(),
     });
-    let mut stage = Stage::new(server);
+    let mut fixture = Fixture::new(server);
     let keys = ["\"an-old-one-7\"", "bare key", "\"ends\""];
     block_on(async {
-        let sender = stage.sender();
+        let sender = fixture.sender();
         for key in keys {
             let request = LogRequest {
                 json_data: "{}".into(),
@@ -155,11 +160,13 @@ fn a_key_that_the_client_gives_is_the_one_that_is_sent() {
             sender.call(request, Some(key)).await.expect("stored");
         }
     });
-    stage.until("first attempt", |stage| !stage.server.posts().is_empty());
-    stage.agent.sigkill();
-    stage.restart();
-    stage.server.wait_delivered(keys.len(), DEADLINE);
-    let sent: HashSet<_> = stage
+    fixture.until("first attempt", |fixture| {
+        !fixture.server.posts().is_empty()
+    });
+    fixture.agent.sigkill();
+    fixture.restart();
+    fixture.server.wait_delivered(keys.len(), DEADLINE);
+    let sent: HashSet<_> = fixture
         .server
         .posts()
         .iter()
@@ -170,15 +177,15 @@ fn a_key_that_the_client_gives_is_the_one_that_is_sent() {
 
 #[test]
 fn a_store_that_was_emptied_has_another_id_in_the_next_life() {
-    let mut stage = Stage::new(MainServer::new_up());
-    stage.store(&texts(["a"]));
+    let mut fixture = Fixture::up();
+    fixture.store(&texts(["a"]));
     // Its line is written once the delete is on disk.
-    stage.wait_noted(1);
-    stage.agent.sigkill();
-    stage.restart();
-    stage.store(&texts(["b"]));
-    stage.wait_for("\"b\"");
-    let posts = stage.server.posts();
+    fixture.wait_noted(1);
+    fixture.agent.sigkill();
+    fixture.restart();
+    fixture.store(&texts(["b"]));
+    fixture.wait_for("\"b\"");
+    let posts = fixture.server.posts();
     let ids: HashSet<_> = posts.iter().map(|post| store_id(&key_of(post))).collect();
     assert_eq!((posts.len(), ids.len()), (2, 2), "{ids:?}");
 }

@@ -1,8 +1,6 @@
 //! The replay's promises (spec 6, and 5.2 and 5.3), and that what was stored is
 //! what arrives (spec 3): the real agent between real clients and a real server.
 
-#[path = "../canned/mod.rs"]
-mod canned;
 mod connection;
 mod crash;
 mod fidelity;
@@ -10,10 +8,6 @@ mod fidelity;
 mod fleet;
 mod heads;
 mod herd;
-mod http_client;
-mod http_failures;
-mod http_probe;
-mod http_proxy;
 mod identity;
 mod order;
 mod patience;
@@ -22,10 +16,10 @@ mod refused_calls;
 mod rotated_key;
 mod set_aside;
 mod set_aside_blocked;
-#[allow(dead_code)] // each test file uses a part
-mod stage;
 mod standby;
 #[path = "../support/mod.rs"]
 mod support;
 mod unanswered;
+mod unreadable;
+mod upload;
 mod verdicts;

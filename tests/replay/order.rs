@@ -9,8 +9,10 @@ use echopost::limits::DELETE_RECORDS_MAX;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::stage::{DEADLINE, Stage, delivered, first_deliveries, lines, place_of, texts};
 use crate::support::agent::session_file;
+use crate::support::fixture::{
+    DEADLINE, Fixture, delivered, first_deliveries, lines, place_of, texts,
+};
 use crate::support::server::{Answer, Ending, MainServer};
 use crate::support::wait;
 
@@ -21,15 +23,15 @@ const BREAKS: usize = 6;
 #[test]
 fn two_clients_and_a_flapping_server_everything_once_and_in_order() {
     // In standby, so that it does not leave when both clients are held up.
-    let mut stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
+    let mut fixture = Fixture::standby(MainServer::new_up());
     // Slow enough for ingest to go on all the while.
-    stage
+    fixture
         .server
         .on_post(|_| Answer::ok().after(Duration::from_millis(2)));
     let acknowledged = Mutex::new(vec![0; CLIENTS]);
     scope(|scope| {
         for client in 0..CLIENTS {
-            let (acknowledged, socket) = (&acknowledged, stage.agent.socket());
+            let (acknowledged, socket) = (&acknowledged, fixture.agent.socket());
             scope.spawn(move || {
                 let sender = crate::support::sender::Sender::keeping(&socket);
                 crate::support::sender::block_on(async {
@@ -45,16 +47,16 @@ fn two_clients_and_a_flapping_server_everything_once_and_in_order() {
         let total = CLIENTS * EACH;
         for flap in 1..=BREAKS {
             let enough = total * flap / (BREAKS + 2);
-            stage.server.wait_delivered(enough, DEADLINE);
-            stage.server.down();
-            stage.server.up();
+            fixture.server.wait_delivered(enough, DEADLINE);
+            fixture.server.down();
+            fixture.server.up();
         }
     });
     let total = CLIENTS * EACH;
     wait::until(DEADLINE, "everything", || {
-        first_deliveries(&stage.server).0.len() >= total
+        first_deliveries(&fixture.server).0.len() >= total
     });
-    let (first, again) = first_deliveries(&stage.server);
+    let (first, again) = first_deliveries(&fixture.server);
     assert_eq!(first.len(), total);
     assert!(again <= BREAKS, "{again} duplicates, one a break at most");
     let places: Vec<_> = first.iter().map(|post| place_of(post)).collect();
@@ -70,25 +72,25 @@ fn two_clients_and_a_flapping_server_everything_once_and_in_order() {
             .collect();
         assert_eq!(own, sent, "client {client}");
     }
-    assert_eq!(stage.server.most_in_flight(), 1);
-    assert_eq!(stage.set_aside().len(), 0);
+    assert_eq!(fixture.server.most_in_flight(), 1);
+    assert_eq!(fixture.set_aside().len(), 0);
 }
 
 #[test]
 fn records_are_taken_while_a_record_is_in_flight() {
     let server = MainServer::new_up();
     server.on_post(|_| Answer::ok().then(Ending::Never));
-    let stage = Stage::new(server);
-    stage.store(&texts(["stuck"]));
-    stage.until("a request in flight", |stage| {
-        !stage.server.posts().is_empty()
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["stuck"]));
+    fixture.until("a request in flight", |fixture| {
+        !fixture.server.posts().is_empty()
     });
-    stage.store(&texts(0..20));
-    assert_eq!(stage.tries_of("\"0\"").len(), 0);
+    fixture.store(&texts(0..20));
+    assert_eq!(fixture.tries_of("\"0\"").len(), 0);
 }
 
-fn success_log(stage: &Stage) -> Vec<Value> {
-    lines(&session_file(stage.folder.path(), "agent-success.log").expect("the log"))
+fn success_log(fixture: &Fixture) -> Vec<Value> {
+    lines(&session_file(fixture.folder.path(), "agent-success.log").expect("the log"))
 }
 
 fn sum(log: &[Value]) -> u64 {
@@ -99,20 +101,20 @@ fn sum(log: &[Value]) -> u64 {
 
 #[test]
 fn the_success_log_has_a_line_a_group_and_their_sum_is_what_was_delivered() {
-    let mut stage = Stage::new(MainServer::new_down());
+    let mut fixture = Fixture::down();
     // One is refused: it is no delivery.
-    stage
+    fixture
         .server
         .on_post(|message| match message.body.ends_with(b"\"70\"}") {
             true => Answer::status(400),
             false => Answer::ok(),
         });
-    stage.store(&texts(0..200));
-    stage.server.up();
-    stage.until("the sum", |stage| sum(&success_log(stage)) >= 199);
-    let log = success_log(&stage);
+    fixture.store(&texts(0..200));
+    fixture.server.up();
+    fixture.until("the sum", |fixture| sum(&success_log(fixture)) >= 199);
+    let log = success_log(&fixture);
     assert_eq!(sum(&log), 199);
-    let places: Vec<_> = stage
+    let places: Vec<_> = fixture
         .server
         .delivered()
         .iter()
@@ -135,31 +137,31 @@ fn the_success_log_has_a_line_a_group_and_their_sum_is_what_was_delivered() {
 fn a_signal_in_the_middle_of_a_replay_leaves_the_sums_right() {
     let server = MainServer::new_up();
     server.on_post(|_| Answer::ok().after(Duration::from_millis(40)));
-    let mut stage = Stage::new(server);
+    let mut fixture = Fixture::new(server);
     let records = texts(0..60);
-    stage.store(&records);
-    stage.until("some deliveries", |stage| {
-        stage.server.delivered().len() >= 10
+    fixture.store(&records);
+    fixture.until("some deliveries", |fixture| {
+        fixture.server.delivered().len() >= 10
     });
-    stage.agent.signal(Signal::TERM);
-    stage.agent.expect_exit(0, DEADLINE);
-    let stopped = stage.agent.wait_event("agent_stopped", DEADLINE);
+    fixture.agent.signal(Signal::TERM);
+    fixture.agent.expect_exit(0, DEADLINE);
+    let stopped = fixture.agent.wait_event("agent_stopped", DEADLINE);
     let done = stopped["delivered"].as_u64().expect("a count");
-    assert_eq!(sum(&success_log(&stage)), done);
+    assert_eq!(sum(&success_log(&fixture)), done);
     assert_eq!(stopped["left"].as_u64(), Some(60 - done));
     // One more may have arrived: the one in flight, once the server has read it.
-    stage.until("end of the connection", |stage| {
-        stage.server.open_connections() == 0
+    fixture.until("end of the connection", |fixture| {
+        fixture.server.open_connections() == 0
     });
-    let arrived = stage
+    let arrived = fixture
         .server
         .posts()
         .iter()
         .filter(|post| delivered(post))
         .count() as u64;
     assert!((done..=done + 1).contains(&arrived), "{arrived} of {done}");
-    stage.restart();
-    stage.wait_for(&records[59]);
-    let (first, again) = first_deliveries(&stage.server);
+    fixture.restart();
+    fixture.wait_for(&records[59]);
+    let (first, again) = first_deliveries(&fixture.server);
     assert_eq!((first.len(), again as u64), (60, arrived - done));
 }

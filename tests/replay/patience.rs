@@ -3,7 +3,7 @@
 use std::thread::scope;
 use std::time::{Duration, SystemTime};
 
-use crate::stage::{DEADLINE, Stage, on_try, texts};
+use crate::support::fixture::{DEADLINE, Fixture, on_try, texts};
 use crate::support::server::{Answer, Ending, MainServer};
 use crate::support::wait;
 
@@ -19,20 +19,20 @@ fn patience_is_ten_seconds_behind_a_record_set_aside_and_behind_nothing() {
             "good" | "end" => Answer::ok(),
             _ => Answer::status(500),
         });
-        let stage = Stage::new(server);
-        stage.store(&texts(records));
-        stage.wait_for(r#""end""#);
+        let fixture = Fixture::new(server);
+        fixture.store(&texts(records));
+        fixture.wait_for(r#""end""#);
         let pairs = records.iter().zip(&records[1..]);
         let sick = pairs.filter(|(name, _)| name.starts_with("sick"));
         for ((name, next), expected) in sick.zip(expected) {
-            let tries = stage.tries_of(&format!("{name:?}"));
+            let tries = fixture.tries_of(&format!("{name:?}"));
             let span = tries[tries.len() - 1].at - tries[0].at;
             let expected = seconds(*expected);
             assert!(
                 span < expected + seconds(5),
                 "{records:?}: {name} tried for {span:?}"
             );
-            let until = stage.tries_of(&format!("{next:?}"))[0].at - tries[0].at;
+            let until = fixture.tries_of(&format!("{next:?}"))[0].at - tries[0].at;
             assert!(
                 until >= expected,
                 "{records:?}: {name} given up after {until:?}"
@@ -53,19 +53,19 @@ fn sixteen_refusals_in_a_row_are_believed_and_the_next_one_is_doubted() {
         "17" if attempt.number > 4 => Answer::ok(),
         _ => Answer::status(404),
     });
-    let stage = Stage::new(server);
+    let fixture = Fixture::new(server);
     let mut records = texts(1..=33);
     records.extend(texts(["end"]));
-    stage.store(&records);
+    fixture.store(&records);
     // 34 of them: 16, the doubted one that is delivered, and 16 again.
-    stage.wait_for(r#""end""#);
+    fixture.wait_for(r#""end""#);
 
     for record in 1..=33 {
-        let tries = stage.tries_of(&format!("\"{record}\"")).len();
+        let tries = fixture.tries_of(&format!("\"{record}\"")).len();
         let expected = if record == 17 { 5 } else { 1 };
         assert_eq!(tries, expected, "record {record}");
     }
-    assert_eq!(stage.set_aside().len(), 32);
+    assert_eq!(fixture.set_aside().len(), 32);
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn asked(status: u16, retry_after: impl Fn() -> String + Send + 'static) {
         1 => Answer::status(status).header("Retry-After", &retry_after()),
         _ => Answer::ok(),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["end"]));
-    stage.wait_for(r#""end""#);
-    let tries = stage.tries_of(r#""end""#);
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["end"]));
+    fixture.wait_for(r#""end""#);
+    let tries = fixture.tries_of(r#""end""#);
     let waited = tries[1].at - tries[0].at;
     assert_eq!(tries.len(), 2);
     let expected = seconds(2)..seconds(8);
@@ -105,10 +105,10 @@ fn doubtful_asked() {
         "sick" => Answer::status(500).header("Retry-After", "3600"),
         _ => Answer::ok(),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["good", "sick", "end"]));
-    stage.wait_for(r#""end""#);
-    let tries = stage.tries_of(r#""sick""#);
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["good", "sick", "end"]));
+    fixture.wait_for(r#""end""#);
+    let tries = fixture.tries_of(r#""sick""#);
     let span = tries[tries.len() - 1].at - tries[0].at;
     assert_eq!(tries.len(), 2, "the first and the one at the end");
     assert!((seconds(2)..seconds(6)).contains(&span), "{span:?}");
@@ -137,16 +137,16 @@ fn a_server_that_is_healthy_on_get_alone_is_not_flooded() {
 fn count_requests(name: &str, plan: fn() -> Answer) {
     let server = MainServer::new_up();
     server.on_post(move |_| plan());
-    let stage = Stage::new(server);
+    let fixture = Fixture::new(server);
     // More than are refused at once, so that 404 has to slow down, too.
-    stage.store(&texts(0..40));
+    fixture.store(&texts(0..40));
     let window = seconds(4);
     let first = wait::some(DEADLINE, || {
-        stage.server.posts().first().map(|post| post.at)
+        fixture.server.posts().first().map(|post| post.at)
     });
     let first = first.expect("a request");
     wait::until(DEADLINE, "the window to pass", || first.elapsed() > window);
-    let within = stage.server.requests();
+    let within = fixture.server.requests();
     let (posts, gets): (Vec<_>, Vec<_>) = within
         .iter()
         .filter(|request| request.at < first + window)
@@ -156,5 +156,5 @@ fn count_requests(name: &str, plan: fn() -> Answer) {
     let limit = if name == "404" { 16 + 15 } else { 2 * 15 };
     assert!(posts.len() <= limit, "{name}: {} POSTs", posts.len());
     assert!(gets.len() <= 15, "{name}: {} GETs", gets.len());
-    stage.until("a second try", |stage| stage.server.posts().len() > 1);
+    fixture.until("a second try", |fixture| fixture.server.posts().len() > 1);
 }

@@ -1,16 +1,17 @@
 //! The probe (spec 5.2) as the server sees it.
 
+use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use crate::stage::{Stage, texts};
 use crate::support::agent::{Agent, session_file};
+use crate::support::fixture::{DEADLINE, Fixture, texts};
 use crate::support::server::{Answer, MainServer};
 use crate::support::{temp_folder, wait};
 
 /// The request lines up to the first record; a probe before leaving may follow.
-fn up_to_the_record(stage: &Stage) -> Vec<String> {
-    stage.wait_for(r#""a""#);
-    let requests = stage.server.requests();
+fn up_to_the_record(fixture: &Fixture) -> Vec<String> {
+    fixture.wait_for(r#""a""#);
+    let requests = fixture.server.requests();
     let posted = requests.iter().position(|request| request.method == "POST");
     requests[..=posted.expect("a record")]
         .iter()
@@ -28,21 +29,21 @@ fn the_prefix_is_kept_and_credentials_are_sent_and_never_shown() {
     );
     let mut agent = Agent::builder(folder.path()).health_url(&url).spawn();
     agent.wait_socket();
-    let stage = Stage {
+    let fixture = Fixture {
         server,
         agent,
         folder,
     };
-    stage.store(&texts(["a"]));
-    let seen = up_to_the_record(&stage);
+    fixture.store(&texts(["a"]));
+    let seen = up_to_the_record(&fixture);
     assert_eq!(seen, ["GET /pre/fix/", "POST /pre/fix/log"]);
-    for request in stage.server.requests() {
+    for request in fixture.server.requests() {
         // base64 of `us er:p@ss:x`.
         let basic = "Basic dXMgZXI6cEBzczp4";
         assert_eq!(request.header("authorization"), Some(basic));
     }
-    let log = session_file(stage.folder.path(), "agent.log").expect("agent.log");
-    for text in [log, stage.agent.stdout(), stage.agent.stderr()] {
+    let log = session_file(fixture.folder.path(), "agent.log").expect("agent.log");
+    for text in [log, fixture.agent.stdout(), fixture.agent.stderr()] {
         for secret in ["p%40ss", "p@ss", "us%20er", "us er", "dXMgZXI6"] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
@@ -60,9 +61,9 @@ fn any_2xx_is_healthy_also_behind_three_redirects_on_the_same_host() {
         "/three?x=1" => Answer::status(204),
         _ => Answer::status(404),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["a"]));
-    let seen = up_to_the_record(&stage);
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["a"]));
+    let seen = up_to_the_record(&fixture);
     let expected = [
         "GET /",
         "GET /one",
@@ -71,6 +72,65 @@ fn any_2xx_is_healthy_also_behind_three_redirects_on_the_same_host() {
         "POST /log",
     ];
     assert_eq!(seen, expected);
+    // It serves the records, too.
+    assert_eq!(fixture.server.connections(), 1);
+}
+
+#[test]
+fn what_is_no_2xx_is_named_and_nothing_is_followed_elsewhere() {
+    let elsewhere = MainServer::new_up();
+    let port = elsewhere.port();
+    let (plain, login) = (
+        format!("http://127.0.0.1:{port}/"),
+        format!("//127.0.0.1:{port}/"),
+    );
+    let with_user = plain.replace("//", "//u:p@");
+    let away = |shown: &str| format!("answered 301 to another server, not followed: {shown}");
+    let slow = Answer::status(302).after(Duration::from_secs(2));
+    let cases = [
+        (Answer::status(300), "/a", "answered 300".to_owned()),
+        (Answer::status(304), "/", "answered 304".into()),
+        (Answer::status(301), "", "answered 301".into()),
+        (Answer::status(404), "", "answered 404".into()),
+        (Answer::status(503), "/", "answered 503".into()),
+        (Answer::status(302), "/", "more than 3 redirects".into()),
+        // Each answer comes within the 5 s of a probe, all of them together do not.
+        (
+            slow,
+            "/",
+            "timed out after 5s while waiting for the answer".into(),
+        ),
+        (Answer::status(301), &plain, away(&plain)),
+        (Answer::status(301), &login, away(&login)),
+        (
+            Answer::status(301),
+            &with_user,
+            away(&with_user.replace("u:p", "***")),
+        ),
+        (
+            Answer::status(301),
+            "https://u@127.0.0.1/",
+            away("https://***@127.0.0.1/"),
+        ),
+    ];
+    scope(|scope| {
+        for (answer, location, why) in cases {
+            scope.spawn(move || {
+                let server = MainServer::new_up();
+                let answer = match location {
+                    "" => answer,
+                    location => answer.header("Location", location),
+                };
+                server.on_get(move |_| answer.clone());
+                let fixture = Fixture::new(server);
+                let event = fixture
+                    .agent
+                    .wait_event("main_unhealthy_accepting_logs", DEADLINE);
+                assert_eq!(event["error"], why);
+            });
+        }
+    });
+    assert_eq!(elsewhere.requests().len(), 0);
 }
 
 #[test]
@@ -94,9 +154,9 @@ fn no_record_is_sent_before_a_healthy_probe() {
             _ => Answer::status(200),
         }
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["a"]));
-    let seen = up_to_the_record(&stage);
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["a"]));
+    let seen = up_to_the_record(&fixture);
     let mut expected = vec!["GET /", "GET /r1", "GET /r2", "GET /r3"];
     expected.extend(["GET /"; 4]);
     expected.push("POST /log");
@@ -109,10 +169,10 @@ fn the_delays_between_probes_grow() {
     let server = MainServer::new_up();
     server.set_health(503);
     let started = Instant::now();
-    let stage = Stage::new(server);
-    stage.store(&texts(["a"]));
-    stage.until("fifth probe", |stage| stage.server.gets().len() >= 5);
-    let gets = stage.server.gets();
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["a"]));
+    fixture.until("fifth probe", |fixture| fixture.server.gets().len() >= 5);
+    let gets = fixture.server.gets();
     assert!(
         gets[0].at - started < Duration::from_secs(10),
         "first at once"
@@ -124,10 +184,10 @@ fn the_delays_between_probes_grow() {
         let allowed = middle / 2..middle * 3 / 2 + Duration::from_secs(5);
         assert!(allowed.contains(&delay), "delay {n}: {delay:?}");
     }
-    assert_eq!(stage.server.posts().len(), 0);
-    assert!(stage.folder.path().join("agent-status.lock").exists());
-    stage.server.set_health(204);
-    stage.wait_for(r#""a""#);
-    let gone = || !stage.folder.path().join("agent-status.lock").exists();
-    wait::until(crate::stage::DEADLINE, "no flag", gone);
+    assert_eq!(fixture.server.posts().len(), 0);
+    assert!(fixture.folder.path().join("agent-status.lock").exists());
+    fixture.server.set_health(204);
+    fixture.wait_for(r#""a""#);
+    let gone = || !fixture.folder.path().join("agent-status.lock").exists();
+    wait::until(DEADLINE, "no flag", gone);
 }

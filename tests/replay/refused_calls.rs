@@ -1,26 +1,26 @@
 //! Calls that are refused (spec 3): with the right status and its reason, and
 //! without a trace in the store.
 
-use crate::stage::{Stage, texts};
+use crate::support::fixture::{Fixture, texts};
+use crate::support::raw::{prefixed, promise};
 use crate::support::sender::block_on;
 use crate::support::server::MainServer;
+use crate::support::wire::PATH;
 use echopost::proto::logagent::LogRequest;
 use prost::Message;
 use tonic::Code;
 
-const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
-
 /// Sends what must be refused, then one good record: that it arrives alone
 /// shows that nothing of the rest was stored.
-fn nothing_but_the_good_one(calls: impl AsyncFnOnce(&Stage)) {
+fn nothing_but_the_good_one(calls: impl AsyncFnOnce(&Fixture)) {
     // In standby, so that it does not leave while nothing is stored.
-    let stage = Stage::with(MainServer::new_up(), |agent| agent.arg("-standby"));
-    block_on(calls(&stage));
+    let fixture = Fixture::standby(MainServer::new_up());
+    block_on(calls(&fixture));
     let good = texts(["good"]);
-    stage.store(&good);
-    stage.wait_for(&good[0]);
-    assert_eq!(stage.server.posts().len(), 1);
-    assert_eq!(stage.agent.stderr(), "");
+    fixture.store(&good);
+    fixture.wait_for(&good[0]);
+    assert_eq!(fixture.server.posts().len(), 1);
+    assert_eq!(fixture.agent.stderr(), "");
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn what_is_no_json_value_is_refused_with_its_position_and_not_stored() {
         ("\u{0}", "line 1 column 1"),
         (deep.as_str(), "line 1 column 100000"),
     ];
-    nothing_but_the_good_one(async |stage| {
-        let sender = stage.sender();
+    nothing_but_the_good_one(async |fixture| {
+        let sender = fixture.sender();
         for (json, position) in table {
             let status = sender.send(json, &["p"], "").await.expect_err(json);
             assert_eq!(
@@ -75,14 +75,6 @@ fn what_is_no_json_value_is_refused_with_its_position_and_not_stored() {
     });
 }
 
-/// A gRPC message: a flag, the length, the bytes.
-fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
-    let mut framed = vec![flag];
-    framed.extend(u32::try_from(message.len()).expect("small").to_be_bytes());
-    framed.extend(message);
-    framed
-}
-
 #[test]
 fn broken_calls_are_refused_with_the_status_that_grpc_has_for_them() {
     let good = LogRequest {
@@ -95,87 +87,67 @@ fn broken_calls_are_refused_with_the_status_that_grpc_has_for_them() {
     let pipeline_not_utf8: &[u8] = b"\x0a\x02{}\x12\x01\xff";
     let wrong_type: &[u8] = b"\x08\x01";
     let cut_field: &[u8] = b"\x0a\x05{}";
-    let too_long = framed(0, &good)[..6].to_vec();
-    let two_messages = framed(0, &good).repeat(2);
-    let huge = [&[0u8][..], &u32::MAX.to_be_bytes()].concat();
+    let too_long = prefixed(&good)[..6].to_vec();
+    let two_messages = prefixed(&good).repeat(2);
+    let huge = promise(u32::MAX as usize);
     let table: Vec<(&str, &str, Vec<u8>, Code)> = vec![
         (
             "unknown method",
             "/logagent.LogAgent/Nope",
-            framed(0, &good),
+            prefixed(&good),
             Code::Unimplemented,
         ),
         (
             "unknown service",
             "/other.Service/SendLog",
-            framed(0, &good),
+            prefixed(&good),
             Code::Unimplemented,
         ),
         (
             "compressed",
-            SEND_LOG,
-            framed(1, &good),
+            PATH,
+            [&[1], &prefixed(&good)[1..]].concat(),
             Code::Unimplemented,
         ),
-        ("no body", SEND_LOG, Vec::new(), Code::InvalidArgument),
-        (
-            "half a prefix",
-            SEND_LOG,
-            vec![0, 0, 0],
-            Code::InvalidArgument,
-        ),
-        (
-            "empty message",
-            SEND_LOG,
-            framed(0, b""),
-            Code::InvalidArgument,
-        ),
-        (
-            "less than declared",
-            SEND_LOG,
-            too_long,
-            Code::InvalidArgument,
-        ),
-        (
-            "two messages",
-            SEND_LOG,
-            two_messages,
-            Code::InvalidArgument,
-        ),
-        ("4 GiB declared", SEND_LOG, huge, Code::ResourceExhausted),
+        ("no body", PATH, Vec::new(), Code::InvalidArgument),
+        ("half a prefix", PATH, vec![0, 0, 0], Code::InvalidArgument),
+        ("empty message", PATH, prefixed(b""), Code::InvalidArgument),
+        ("less than declared", PATH, too_long, Code::InvalidArgument),
+        ("two messages", PATH, two_messages, Code::InvalidArgument),
+        ("4 GiB declared", PATH, huge, Code::ResourceExhausted),
         (
             "json_data not UTF-8",
-            SEND_LOG,
-            framed(0, not_utf8),
+            PATH,
+            prefixed(not_utf8),
             Code::InvalidArgument,
         ),
         (
             "pipeline not UTF-8",
-            SEND_LOG,
-            framed(0, pipeline_not_utf8),
+            PATH,
+            prefixed(pipeline_not_utf8),
             Code::InvalidArgument,
         ),
         (
             "wrong field type",
-            SEND_LOG,
-            framed(0, wrong_type),
+            PATH,
+            prefixed(wrong_type),
             Code::InvalidArgument,
         ),
         (
             "cut field",
-            SEND_LOG,
-            framed(0, cut_field),
+            PATH,
+            prefixed(cut_field),
             Code::InvalidArgument,
         ),
         (
             "no protobuf",
-            SEND_LOG,
-            framed(0, &[0xff; 20]),
+            PATH,
+            prefixed(&[0xff; 20]),
             Code::InvalidArgument,
         ),
     ];
-    nothing_but_the_good_one(async |stage| {
-        let sender = stage.sender();
+    nothing_but_the_good_one(async |fixture| {
+        let sender = fixture.sender();
         for (what, path, body, code) in table {
             let status = sender.raw(path, body).await;
             assert_eq!(status.code(), code, "{what}: {status:?}");

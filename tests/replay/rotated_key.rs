@@ -5,8 +5,8 @@ use std::fs::{read_dir, remove_dir_all};
 
 use rustix::process::Signal;
 
-use crate::stage::{DEADLINE, PIPELINES, Stage};
 use crate::support::agent::{Agent, session_file};
+use crate::support::fixture::{DEADLINE, Fixture, PIPELINES};
 use crate::support::sender::block_on;
 use crate::support::server::{Answer, MainServer};
 
@@ -24,8 +24,8 @@ fn taking_new_alone(status: u16) -> MainServer {
     server
 }
 
-fn store(stage: &Stage, records: &[(&str, &str)]) {
-    let sender = stage.sender();
+fn store(fixture: &Fixture, records: &[(&str, &str)]) {
+    let sender = fixture.sender();
     block_on(async {
         for (json, key) in records {
             let stored = sender.send(json, &PIPELINES, key).await;
@@ -35,27 +35,30 @@ fn store(stage: &Stage, records: &[(&str, &str)]) {
 }
 
 /// An agent, with the new key, for what an earlier one has left.
-fn after_an_earlier_agent(server: MainServer, records: &[(&str, &str)]) -> Stage {
-    let mut stage = Stage::with(server, |agent| agent.api_key(OLD));
-    store(&stage, records);
-    stage.agent.signal(Signal::TERM);
-    stage.agent.expect_exit(0, DEADLINE);
+fn after_an_earlier_agent(server: MainServer, records: &[(&str, &str)]) -> Fixture {
+    let mut fixture = Fixture::with(server, |agent| agent.api_key(OLD));
+    store(&fixture, records);
+    fixture.agent.signal(Signal::TERM);
+    fixture.agent.expect_exit(0, DEADLINE);
     // What is read below is the second one's.
-    for entry in read_dir(stage.folder.path()).expect("the folder") {
+    for entry in read_dir(fixture.folder.path()).expect("the folder") {
         let entry = entry.expect("an entry");
         if entry.file_name().to_string_lossy().starts_with("session-") {
             remove_dir_all(entry.path()).expect("remove a session");
         }
     }
-    let builder = Agent::builder(stage.folder.path());
-    stage.agent = builder.health_url(&stage.server.url()).api_key(NEW).spawn();
-    stage.agent.wait_answering();
-    stage
+    let builder = Agent::builder(fixture.folder.path());
+    fixture.agent = builder
+        .health_url(&fixture.server.url())
+        .api_key(NEW)
+        .spawn();
+    fixture.agent.wait_answering();
+    fixture
 }
 
 /// The keys with which a record went out, one after the other, each once.
-fn keys_of(stage: &Stage, json: &str) -> Vec<String> {
-    let tries = stage.tries_of(json);
+fn keys_of(fixture: &Fixture, json: &str) -> Vec<String> {
+    let tries = fixture.tries_of(json);
     let keys = tries.iter().map(|request| {
         let key = request.header("datanadhi-api-key");
         key.unwrap_or_default().to_owned()
@@ -68,42 +71,42 @@ fn keys_of(stage: &Stage, json: &str) -> Vec<String> {
 #[test]
 fn what_an_earlier_agent_left_goes_with_the_agents_key_and_what_came_since_does_not() {
     let left = [("1", OLD), ("2", OLD), ("3", NEW), ("4", OLD)];
-    let mut stage = after_an_earlier_agent(taking_new_alone(401), &left);
+    let mut fixture = after_an_earlier_agent(taking_new_alone(401), &left);
     // Taken in this life, with the same key.
-    store(&stage, &[("5", OLD), ("6", NEW)]);
-    stage.server.up();
-    stage.wait_for("6");
-    assert_eq!(keys_of(&stage, "1"), [OLD, NEW]);
+    store(&fixture, &[("5", OLD), ("6", NEW)]);
+    fixture.server.up();
+    fixture.wait_for("6");
+    assert_eq!(keys_of(&fixture, "1"), [OLD, NEW]);
     // Its patience is the first record's.
-    let first = stage.tries_of("1");
+    let first = fixture.tries_of("1");
     let tried = first[first.len() - 1].at - first[0].at;
     assert!(tried.as_secs() >= 9, "{tried:?}");
     for json in ["2", "3", "4", "6"] {
-        assert_eq!(keys_of(&stage, json), [NEW], "{json}");
-        assert_eq!(stage.tries_of(json).len(), 1, "{json}");
+        assert_eq!(keys_of(&fixture, json), [NEW], "{json}");
+        assert_eq!(fixture.tries_of(json).len(), 1, "{json}");
     }
-    assert_eq!(keys_of(&stage, "5"), [OLD]);
-    let aside = stage.set_aside();
+    assert_eq!(keys_of(&fixture, "5"), [OLD]);
+    let aside = fixture.set_aside();
     assert_eq!(aside.len(), 1);
     assert_eq!(
         (&aside[0]["json_data"], &aside[0]["status"]),
         (&"5".into(), &401.into())
     );
-    let replaced = stage.agent.events_named("api_key_replaced");
+    let replaced = fixture.agent.events_named("api_key_replaced");
     assert_eq!(replaced.len(), 1);
     for log in ["agent.log", "agent-failure.log"] {
-        let text = session_file(stage.folder.path(), log).expect("a log");
+        let text = session_file(fixture.folder.path(), log).expect("a log");
         assert!(!text.contains(OLD) && !text.contains(NEW), "{log}: {text}");
     }
 }
 
 #[test]
 fn a_403_moves_no_record_to_another_key() {
-    let mut stage = after_an_earlier_agent(taking_new_alone(403), &[("1", OLD), ("2", NEW)]);
-    stage.server.up();
-    stage.wait_for("2");
-    assert_eq!(keys_of(&stage, "1"), [OLD]);
-    assert_eq!(stage.set_aside()[0]["status"], 403);
+    let mut fixture = after_an_earlier_agent(taking_new_alone(403), &[("1", OLD), ("2", NEW)]);
+    fixture.server.up();
+    fixture.wait_for("2");
+    assert_eq!(keys_of(&fixture, "1"), [OLD]);
+    assert_eq!(fixture.set_aside()[0]["status"], 403);
 }
 
 /// Where the agent's key is not taken either, the record is set aside at once.
@@ -117,16 +120,16 @@ fn a_record_whose_tenant_the_agents_key_is_not_is_set_aside() {
         }
         _ => Answer::ok(),
     });
-    let mut stage = after_an_earlier_agent(server, &[("1", OTHER), ("2", NEW)]);
-    stage.server.up();
-    stage.wait_for("2");
-    assert_eq!(keys_of(&stage, "1"), [OTHER, NEW]);
-    let tries = stage.tries_of("1");
+    let mut fixture = after_an_earlier_agent(server, &[("1", OTHER), ("2", NEW)]);
+    fixture.server.up();
+    fixture.wait_for("2");
+    assert_eq!(keys_of(&fixture, "1"), [OTHER, NEW]);
+    let tries = fixture.tries_of("1");
     let with_new = tries
         .iter()
         .filter(|request| request.header("datanadhi-api-key") == Some(NEW));
     assert_eq!(with_new.count(), 1);
-    let aside = stage.set_aside();
+    let aside = fixture.set_aside();
     assert_eq!(
         (&aside[0]["answer"], &aside[0]["status"]),
         (&"not ***'s".into(), &404.into())

@@ -4,11 +4,14 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::stage::{DEADLINE, Stage, key_of, on_try, texts};
 use crate::support::agent::session_file;
-use crate::support::samples;
+use crate::support::fixture;
+use crate::support::fixture::{DEADLINE, Fixture, key_of, lines, on_try, texts};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Answer, MainServer};
+use crate::support::{samples, store, temp_folder};
+use echopost::proto::store::StoredRecord;
+use echopost::store::record;
 
 const OWN: &str = "own-key-0123456789";
 const AGENTS: &str = "agents-key-abcdefghij";
@@ -33,19 +36,19 @@ fn a_record_set_aside_is_logged_whole_and_can_be_sent_again() {
         Answer::status(422).body(answer.as_bytes())
     });
     // In standby, so that it does not leave before the records come again.
-    let stage = Stage::with(server, |agent| agent.api_key(AGENTS).arg("-standby"));
+    let fixture = Fixture::with(server, |agent| agent.api_key(AGENTS).arg("-standby"));
     block_on(async {
-        let sender = stage.sender();
+        let sender = fixture.sender();
         sender
             .send(JSON, &["a", "b\"ü"], OWN)
             .await
             .expect("stored");
         sender.send("\"two\"", &[], "").await.expect("stored");
     });
-    stage.until("two lines", |stage| stage.set_aside().len() == 2);
+    fixture.until("two lines", |fixture| fixture.set_aside().len() == 2);
 
-    let posts = stage.server.posts();
-    let aside = stage.set_aside();
+    let posts = fixture.server.posts();
+    let aside = fixture.set_aside();
     for (line, post) in aside.iter().zip(&posts) {
         let needed = [
             "key",
@@ -81,27 +84,27 @@ fn a_record_set_aside_is_logged_whole_and_can_be_sent_again() {
         (&aside[0]["api_key_own"], &aside[1]["api_key_own"]),
         (&true.into(), &false.into())
     );
-    no_key_shows(&stage);
-    let events = stage.agent.events_named("record_set_aside");
+    no_key_shows(&fixture);
+    let events = fixture.agent.events_named("record_set_aside");
     assert_eq!(events[0]["status"], 422);
 
     // As `client --from agent-failure.log --api-key …` does it.
-    stage.server.on_post(|_| Answer::ok());
-    let log = std::fs::read_dir(stage.folder.path())
+    fixture.server.on_post(|_| Answer::ok());
+    let log = std::fs::read_dir(fixture.folder.path())
         .expect("the folder")
         .map(|entry| entry.expect("an entry").path().join("agent-failure.log"))
         .find(|path| path.exists())
         .expect("the log");
     assert!(samples::load_from(&log, None).is_err(), "a key is needed");
     let records = samples::load_from(&log, Some(OWN)).expect("a log that can be read");
-    let sender = Sender::reconnecting(&stage.agent.socket());
+    let sender = Sender::reconnecting(&fixture.agent.socket());
     block_on(async {
         for record in &records {
             sender.send_sample(record).await.expect("stored");
         }
     });
-    stage.server.wait_delivered(2, DEADLINE);
-    for (before, again) in posts.iter().zip(&stage.server.delivered()) {
+    fixture.server.wait_delivered(2, DEADLINE);
+    for (before, again) in posts.iter().zip(&fixture.server.delivered()) {
         assert_eq!(before.body, again.body);
         assert_eq!(key_of(before), key_of(again));
         let api_key = |post: &crate::support::server::Request| {
@@ -111,14 +114,41 @@ fn a_record_set_aside_is_logged_whole_and_can_be_sent_again() {
     }
 }
 
-fn no_key_shows(stage: &Stage) {
-    let session = |name: &str| session_file(stage.folder.path(), name).expect(name);
+/// Such as an agent of another version may have taken.
+#[test]
+fn a_record_whose_key_no_header_can_hold_is_set_aside() {
+    let folder = temp_folder();
+    let value = |key: u64, api_key: &str| {
+        let record = StoredRecord {
+            json_data: "1".into(),
+            api_key: api_key.to_owned(),
+            ..StoredRecord::default()
+        };
+        (key, record::encoded(key, &record))
+    };
+    let values = [value(1, "a\r\nX-Injected: 1"), value(2, "schl\u{fc}ssel")];
+    store::put_raw(folder.path(), &values);
+    let server = MainServer::new_up();
+    let mut agent = fixture::spawn(folder.path(), &server);
+    agent.expect_exit(0, DEADLINE);
+    assert_eq!(server.posts().len(), 1);
+    let log = session_file(folder.path(), "agent-failure.log").expect("a log");
+    let aside = &lines(&log)[0];
+    assert_eq!(
+        (&aside["key"], &aside["json_data"]),
+        (&1.into(), &"1".into())
+    );
+    assert_eq!(aside["answer"], "no HTTP header can hold its api_key");
+}
+
+fn no_key_shows(fixture: &Fixture) {
+    let session = |name: &str| session_file(fixture.folder.path(), name).expect(name);
     for text in [
         session("agent.log"),
         session("agent-failure.log"),
         session("agent-success.log"),
-        stage.agent.stdout(),
-        stage.agent.stderr(),
+        fixture.agent.stdout(),
+        fixture.agent.stderr(),
     ] {
         // Half a key is too much, too.
         for secret in [OWN, AGENTS, "own-key", "agents-key"] {
@@ -135,12 +165,12 @@ fn a_key_that_the_answer_quotes_is_masked_wherever_it_stands() {
         let answer = "x".repeat(before) + AGENTS + "tail";
         Answer::status(400).body(answer.as_bytes())
     });
-    let stage = Stage::with(server, |builder| builder.api_key(AGENTS));
+    let fixture = Fixture::with(server, |builder| builder.api_key(AGENTS));
     // At the start, whole at the end, cut by the end of what is kept, beyond it.
     let places = [0, KEPT - AGENTS.len(), KEPT - 15, KEPT - 10, KEPT];
-    stage.store(&texts(places));
-    stage.until("lines", |stage| stage.set_aside().len() == places.len());
-    for (line, place) in stage.set_aside().iter().zip(places) {
+    fixture.store(&texts(places));
+    fixture.until("lines", |fixture| fixture.set_aside().len() == places.len());
+    for (line, place) in fixture.set_aside().iter().zip(places) {
         let answer = line["answer"].as_str().expect("a text");
         let kept = "x".repeat(place);
         assert!(answer.starts_with(&kept), "at {place}");
@@ -150,7 +180,7 @@ fn a_key_that_the_answer_quotes_is_masked_wherever_it_stands() {
             "at {place}: {answer}"
         );
     }
-    no_key_shows(&stage);
+    no_key_shows(&fixture);
 }
 
 #[test]
@@ -161,10 +191,10 @@ fn credentials_of_the_url_that_the_answer_quotes_are_masked() {
         Answer::status(400).body(format!("you sent {sent}").as_bytes())
     });
     let url = server.url().replace("http://", "http://user:s3cr3t@");
-    let stage = Stage::with(server, |builder| builder.health_url(&url));
-    stage.store(&texts(["one"]));
-    stage.until("a line", |stage| stage.set_aside().len() == 1);
-    assert_eq!(stage.set_aside()[0]["answer"], "you sent Basic ***");
+    let fixture = Fixture::with(server, |builder| builder.health_url(&url));
+    fixture.store(&texts(["one"]));
+    fixture.until("a line", |fixture| fixture.set_aside().len() == 1);
+    assert_eq!(fixture.set_aside()[0]["answer"], "you sent Basic ***");
 }
 
 #[test]
@@ -177,13 +207,13 @@ fn a_redirect_that_quotes_the_key_is_shown_without_it() {
         }
         _ => Answer::ok(),
     });
-    let stage = Stage::with(server, |builder| builder.api_key(AGENTS));
-    stage.store(&texts(["a"]));
-    stage.wait_for("\"a\"");
-    let event = &stage.agent.events_named("main_redirects")[0];
+    let fixture = Fixture::with(server, |builder| builder.api_key(AGENTS));
+    fixture.store(&texts(["a"]));
+    fixture.wait_for("\"a\"");
+    let event = &fixture.agent.events_named("main_redirects")[0];
     let location = event["location"].as_str().expect("a text");
     assert!(location.starts_with("http://***@there/?xxx"), "{location}");
-    for text in [&stage.agent.stdout(), location] {
+    for text in [&fixture.agent.stdout(), location] {
         assert!(
             !text.contains("agents-key") && !text.contains("a:b@"),
             "{text}"
@@ -203,10 +233,10 @@ fn a_probe_that_is_sent_to_a_login_does_not_show_what_its_page_is_told() {
             _ => Answer::ok(),
         }
     });
-    let stage = Stage::with(server, |builder| builder.api_key(AGENTS));
-    stage.store(&texts(["a"]));
-    stage.wait_for("\"a\"");
-    let event = &stage.agent.events_named("main_unhealthy_accepting_logs")[0];
+    let fixture = Fixture::with(server, |builder| builder.api_key(AGENTS));
+    fixture.store(&texts(["a"]));
+    fixture.wait_for("\"a\"");
+    let event = &fixture.agent.events_named("main_unhealthy_accepting_logs")[0];
     let why = "answered 302 to another server, not followed: http://***@login/***/";
     assert_eq!(event["error"], why);
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::thread::scope;
 use std::time::Duration;
 
-use crate::stage::{DEADLINE, Stage, delivered, on_try, texts};
+use crate::support::fixture::{DEADLINE, Fixture, delivered, on_try, texts};
 use crate::support::server::{Answer, MainServer};
 use crate::support::{store, wait};
 
-fn session(stage: &Stage) -> PathBuf {
-    std::fs::read_dir(stage.folder.path())
+fn session(fixture: &Fixture) -> PathBuf {
+    std::fs::read_dir(fixture.folder.path())
         .expect("the folder")
         .map(|entry| entry.expect("an entry").path())
         .find(|path| path.to_string_lossy().contains("/session-"))
@@ -27,21 +27,21 @@ fn a_record_stays_until_its_line_is_on_disk() {
 }
 
 fn blocked(status: u16) {
-    let mut stage = Stage::new(MainServer::new_down());
-    on_try(&stage.server, move |attempt| match attempt.record {
+    let mut fixture = Fixture::down();
+    on_try(&fixture.server, move |attempt| match attempt.record {
         "bad" => Answer::status(status),
         _ => Answer::ok(),
     });
     let records = texts(["good", "bad", "end"]);
-    stage.store(&records);
+    fixture.store(&records);
     // A folder of that name keeps even root from writing.
-    let log = session(&stage).join("agent-failure.log");
+    let log = session(&fixture).join("agent-failure.log");
     std::fs::create_dir(&log).expect("a folder in the log's place");
-    stage.server.up();
-    stage.agent.wait_event("set_aside_failed", DEADLINE);
+    fixture.server.up();
+    fixture.agent.wait_event("set_aside_failed", DEADLINE);
 
     // From here on every try ends in a log that cannot be written.
-    let tries = || stage.tries_of(&records[1]);
+    let tries = || fixture.tries_of(&records[1]);
     let before = tries().len();
     let first = tries()[before - 1].at;
     let window = Duration::from_secs(3);
@@ -51,11 +51,11 @@ fn blocked(status: u16) {
         .filter(|post| post.at > first && post.at < first + window)
         .count();
     assert!(in_window < 15, "{status}: {in_window} tries in {window:?}");
-    stage.until("another try", |_| tries().len() > before);
-    assert!(stage.tries_of(&records[2]).is_empty(), "{status}: order");
+    fixture.until("another try", |_| tries().len() > before);
+    assert!(fixture.tries_of(&records[2]).is_empty(), "{status}: order");
 
-    stage.agent.sigkill();
-    let left = store::records(stage.folder.path());
+    fixture.agent.sigkill();
+    let left = store::records(fixture.folder.path());
     let left: Vec<_> = left
         .iter()
         .map(|(_, record)| &record.json_data[..])
@@ -66,31 +66,33 @@ fn blocked(status: u16) {
     );
 
     // The next life has a session of its own, where the log can be written.
-    stage.restart();
-    stage.wait_for(&records[2]);
-    let end = stage.tries_of(&records[2]);
+    fixture.restart();
+    fixture.wait_for(&records[2]);
+    let end = fixture.tries_of(&records[2]);
     assert!(delivered(&end[0]));
-    let event = stage.agent.wait_event("record_set_aside", DEADLINE);
+    let event = fixture.agent.wait_event("record_set_aside", DEADLINE);
     assert_eq!(event["status"], status);
-    stage.agent.expect_exit(0, DEADLINE);
+    fixture.agent.expect_exit(0, DEADLINE);
 }
 
 #[test]
 fn the_log_is_written_as_soon_as_it_can_be() {
-    let mut stage = Stage::new(MainServer::new_down());
-    on_try(&stage.server, |attempt| match attempt.record {
+    let mut fixture = Fixture::down();
+    on_try(&fixture.server, |attempt| match attempt.record {
         "bad" => Answer::status(422),
         _ => Answer::ok(),
     });
-    stage.store(&texts(["bad", "end"]));
-    let log = session(&stage).join("agent-failure.log");
+    fixture.store(&texts(["bad", "end"]));
+    let log = session(&fixture).join("agent-failure.log");
     std::fs::create_dir(&log).expect("a folder in the log's place");
-    stage.server.up();
-    stage.until("two tries", |stage| stage.tries_of("\"bad\"").len() >= 2);
-    assert_eq!(stage.agent.events_named("record_set_aside").len(), 0);
+    fixture.server.up();
+    fixture.until("two tries", |fixture| {
+        fixture.tries_of("\"bad\"").len() >= 2
+    });
+    assert_eq!(fixture.agent.events_named("record_set_aside").len(), 0);
     std::fs::remove_dir(&log).expect("remove the folder");
-    stage.wait_for("\"end\"");
-    let aside = stage.set_aside();
+    fixture.wait_for("\"end\"");
+    let aside = fixture.set_aside();
     assert_eq!(aside.len(), 1);
     assert_eq!(aside[0]["json_data"], "\"bad\"");
 }
@@ -100,40 +102,40 @@ fn a_log_that_was_removed_is_begun_anew() {
     let server = MainServer::new_up();
     server.on_post(|_| Answer::status(422));
     // In standby, so that it does not leave between the two.
-    let stage = Stage::with(server, |agent| agent.arg("-standby"));
+    let fixture = Fixture::standby(server);
     for record in ["one", "two"] {
-        stage.store(&texts([record]));
+        fixture.store(&texts([record]));
         // The line before stands here, too, where its log was removed before its record
         // was deleted (spec 2).
-        stage.until("its line", |stage| {
-            let aside = stage.set_aside();
+        fixture.until("its line", |fixture| {
+            let aside = fixture.set_aside();
             let last = aside.last().map(|line| line["json_data"].clone());
             last.is_some_and(|json| json == texts([record])[0])
         });
-        let log = session(&stage).join("agent-failure.log");
+        let log = session(&fixture).join("agent-failure.log");
         std::fs::remove_file(log).expect("remove the log");
     }
 }
 
-/// Whoever may write to the folder could have put it there.
+/// Any user that may write to the folder could have put it there.
 #[test]
 fn a_link_in_place_of_the_sessions_folder_is_not_followed() {
-    let mut stage = Stage::new(MainServer::new_down());
-    on_try(&stage.server, |_| Answer::status(422));
-    stage.store(&texts(["bad"]));
+    let mut fixture = Fixture::down();
+    on_try(&fixture.server, |_| Answer::status(422));
+    fixture.store(&texts(["bad"]));
     let elsewhere = crate::support::temp_folder();
-    let place = session(&stage);
+    let place = session(&fixture);
     let moved = elsewhere.path().join("session");
     std::fs::rename(&place, &moved).expect("move the session");
     let victim = elsewhere.path().join("victim");
     std::fs::create_dir(&victim).expect("a folder");
     std::os::unix::fs::symlink(&victim, &place).expect("a link");
-    stage.server.up();
-    stage.agent.wait_event("set_aside_failed", DEADLINE);
+    fixture.server.up();
+    fixture.agent.wait_event("set_aside_failed", DEADLINE);
     assert_eq!(std::fs::read_dir(&victim).expect("the folder").count(), 0);
     std::fs::remove_file(&place).expect("remove the link");
     let log = place.join("agent-failure.log");
-    stage.until("a line", |_| {
+    fixture.until("a line", |_| {
         std::fs::read(&log).is_ok_and(|log| log.ends_with(b"\n"))
     });
 }

@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::stage::{DEADLINE, Stage, first_deliveries, place_of, texts};
 use crate::support::agent::Agent;
+use crate::support::fixture::{DEADLINE, Fixture, first_deliveries, place_of, texts};
 use crate::support::server::MainServer;
 use crate::support::{store, temp_folder};
 use echopost::proto::store::StoredRecord;
@@ -27,16 +27,16 @@ fn a_clock_that_stepped_back_between_two_stores_hides_no_record() {
         .arg("-standby")
         .spawn();
     agent.wait_socket();
-    let stage = Stage {
+    let fixture = Fixture {
         server,
         agent,
         folder,
     };
-    stage.wait_for("\"before\"");
-    stage.agent.wait_event("standby", DEADLINE);
-    stage.store(&texts(["after"]));
-    stage.wait_for("\"after\"");
-    let (delivered, _) = first_deliveries(&stage.server);
+    fixture.wait_for("\"before\"");
+    fixture.agent.wait_event("standby", DEADLINE);
+    fixture.store(&texts(["after"]));
+    fixture.wait_for("\"after\"");
+    let (delivered, _) = first_deliveries(&fixture.server);
     let places: Vec<_> = delivered.iter().map(|post| place_of(post)).collect();
     assert!(places[0] == ahead && places[1] > ahead, "{places:?}");
 }

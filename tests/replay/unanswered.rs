@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::stage::{Stage, delivered, on_try, texts};
 use crate::support::agent::session_file;
+use crate::support::fixture::{Fixture, delivered, on_try, texts};
 use crate::support::server::{Answer, Ending, MainServer};
 use crate::support::wait;
 
@@ -17,22 +17,22 @@ fn a_record_that_the_server_dies_of_does_not_hold_the_others() {
         "poison" => Answer::ok().then(Ending::ResetAfter(0)),
         _ => Answer::ok(),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["good", "poison", "end"]));
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["good", "poison", "end"]));
     wait::until(DIES_FOR, "the record behind it", || {
-        !stage.tries_of(r#""end""#).is_empty()
+        !fixture.tries_of(r#""end""#).is_empty()
     });
-    let tries = stage.tries_of(r#""poison""#);
+    let tries = fixture.tries_of(r#""poison""#);
     let span = tries[tries.len() - 1].at - tries[0].at;
     assert!(tries.len() >= 5, "{} tries", tries.len());
     assert!(span >= Duration::from_secs(60), "{span:?}");
-    let aside = stage.set_aside();
+    let aside = fixture.set_aside();
     assert_eq!(aside.len(), 1);
     assert_eq!(aside[0]["json_data"], r#""poison""#);
-    let broken = stage.agent.events_named("main_unreachable");
+    let broken = fixture.agent.events_named("main_unreachable");
     assert!(broken.iter().all(|event| event["key"] == aside[0]["key"]));
     // The reason of the pause is that of the try.
-    let paused = stage.agent.events_named("main_unhealthy_accepting_logs");
+    let paused = fixture.agent.events_named("main_unhealthy_accepting_logs");
     assert_eq!(paused[0]["error"], broken[0]["error"]);
 }
 
@@ -44,14 +44,20 @@ fn without_any_key_a_401_says_nothing_of_the_record() {
         age if age < Duration::from_secs(11) => Answer::status(401),
         _ => Answer::ok(),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["one"]));
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["one"]));
     // By then a back-off may have half a minute.
     wait::until(DIES_FOR, "its delivery", || {
-        stage.tries_of(r#""one""#).iter().any(|one| delivered(one))
+        fixture
+            .tries_of(r#""one""#)
+            .iter()
+            .any(|one| delivered(one))
     });
-    assert_eq!(session_file(stage.folder.path(), "agent-failure.log"), None);
-    assert!(!stage.agent.events_named("no_api_key").is_empty());
+    assert_eq!(
+        session_file(fixture.folder.path(), "agent-failure.log"),
+        None
+    );
+    assert!(!fixture.agent.events_named("no_api_key").is_empty());
 }
 
 /// The server's clock is an hour behind; by the agent's, the date is long over.
@@ -68,23 +74,13 @@ fn a_date_to_try_again_is_by_the_servers_own_clock() {
         }
         _ => Answer::ok(),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["one"]));
-    stage.wait_for(r#""one""#);
-    let tries = stage.tries_of(r#""one""#);
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["one"]));
+    fixture.wait_for(r#""one""#);
+    let tries = fixture.tries_of(r#""one""#);
     let waited = tries[1].at - tries[0].at;
     let expected = Duration::from_secs(4)..Duration::from_secs(8);
     assert!(expected.contains(&waited), "{waited:?}");
-}
-
-#[test]
-fn every_request_takes_any_answer() {
-    let stage = Stage::new(MainServer::new_up());
-    stage.store(&texts(["one"]));
-    stage.wait_for(r#""one""#);
-    for request in stage.server.requests() {
-        assert_eq!(request.header("accept"), Some("*/*"), "{request:?}");
-    }
 }
 
 /// Wherever the server quotes them: the parts of what it was sent, decoded.
@@ -97,15 +93,15 @@ fn user_and_password_of_the_url_show_nowhere() {
     });
     let url = server.url();
     let with = url.replace("http://", "http://agentuser:s3cr3t%2Fpw@");
-    let stage = Stage::with(server, |agent| agent.health_url(&with));
-    stage.store(&texts(["bad", "end"]));
-    stage.wait_for(r#""end""#);
-    let aside = stage.set_aside();
+    let fixture = Fixture::with(server, |agent| agent.health_url(&with));
+    fixture.store(&texts(["bad", "end"]));
+    fixture.wait_for(r#""end""#);
+    let aside = fixture.set_aside();
     assert_eq!(aside[0]["answer"], "***, your password is ***");
     for text in [
-        session_file(stage.folder.path(), "agent.log").expect("a log"),
-        session_file(stage.folder.path(), "agent-failure.log").expect("a log"),
-        stage.agent.stdout(),
+        session_file(fixture.folder.path(), "agent.log").expect("a log"),
+        session_file(fixture.folder.path(), "agent-failure.log").expect("a log"),
+        fixture.agent.stdout(),
     ] {
         assert!(!text.contains("s3cr3t"), "{text}");
         assert!(!text.contains("agentuser"), "{text}");

@@ -4,8 +4,8 @@
 use std::thread::scope;
 use std::time::Duration;
 
-use crate::stage::{Stage, delivered, key_of, on_try, texts};
 use crate::support::agent::session_file;
+use crate::support::fixture::{Fixture, delivered, key_of, on_try, texts};
 use crate::support::server::{Answer, MainServer};
 
 const DELIVERED: [u16; 7] = [200, 201, 202, 204, 206, 226, 299];
@@ -29,7 +29,7 @@ fn delivered_and_refused_records_are_sent_once_and_the_next_one_follows() {
         Ok(status) => Answer::status(status),
         Err(_) => Answer::ok(),
     });
-    let stage = Stage::new(server);
+    let fixture = Fixture::new(server);
     let mut statuses = DELIVERED.to_vec();
     // Between two 2xx no more refusals than are believed at once.
     for refused in REFUSED.chunks(5) {
@@ -38,14 +38,14 @@ fn delivered_and_refused_records_are_sent_once_and_the_next_one_follows() {
     }
     let mut records = texts(&statuses);
     records.push(r#""end""#.into());
-    stage.store(&records);
-    stage.wait_for(r#""end""#);
+    fixture.store(&records);
+    fixture.wait_for(r#""end""#);
 
-    let posts = stage.server.posts();
+    let posts = fixture.server.posts();
     let order: Vec<_> = posts.iter().map(|request| request.log_data()).collect();
     let records: Vec<_> = records.iter().map(String::as_bytes).collect();
     assert_eq!(order, records, "each once, in order");
-    let aside: Vec<_> = stage
+    let aside: Vec<_> = fixture
         .set_aside()
         .iter()
         .map(|line| line["status"].as_u64())
@@ -71,20 +71,20 @@ fn doubtful(status: u16) {
         _ => Answer::ok(),
     });
     // Without any key a 401 would say nothing about the record.
-    let stage = Stage::with(server, |agent| agent.api_key("a key"));
-    stage.store(&texts(["good", "always", "once", "end"]));
-    stage.wait_for(r#""end""#);
+    let fixture = Fixture::with(server, |agent| agent.api_key("a key"));
+    fixture.store(&texts(["good", "always", "once", "end"]));
+    fixture.wait_for(r#""end""#);
 
-    let tries = stage.tries_of(r#""always""#);
+    let tries = fixture.tries_of(r#""always""#);
     assert!(tries.len() > 1, "{status}: {} tries", tries.len());
     let span = tries[tries.len() - 1].at - tries[0].at;
     assert!(span < PATIENCE * 3, "{status}: tried for {span:?}");
     // A slow answer may be the last, but nothing comes after it before its time.
-    let once = stage.tries_of(r#""once""#);
+    let once = fixture.tries_of(r#""once""#);
     let until = once[0].at - tries[0].at;
     assert!(until >= PATIENCE, "{status}: given up after {until:?}");
     assert_eq!(once.len(), 2, "{status}: {once:?}");
-    let aside = stage.set_aside();
+    let aside = fixture.set_aside();
     assert_eq!(aside.len(), 1, "{status}: {aside:?}");
     assert_eq!(aside[0]["status"], status);
     assert_eq!(aside[0]["json_data"], r#""always""#);
@@ -107,25 +107,30 @@ fn not_now(status: u16) {
         }
         _ => Answer::ok(),
     });
-    let stage = Stage::new(server);
-    stage.store(&texts(["good", "later", "end"]));
-    stage.wait_for(r#""end""#);
+    let fixture = Fixture::new(server);
+    fixture.store(&texts(["good", "later", "end"]));
+    fixture.wait_for(r#""end""#);
 
-    let tries = stage.tries_of(r#""later""#);
+    let tries = fixture.tries_of(r#""later""#);
     assert!(tries.len() > 1, "{status}: {} tries", tries.len());
     let keys: Vec<_> = tries.iter().map(|request| key_of(request)).collect();
     assert!(keys.iter().all(|key| *key == keys[0]), "{status}: {keys:?}");
-    assert_eq!(session_file(stage.folder.path(), "agent-failure.log"), None);
+    assert_eq!(
+        session_file(fixture.folder.path(), "agent-failure.log"),
+        None
+    );
     let (last, before) = tries.split_last().expect("tries");
     assert!(delivered(last) && !before.iter().any(|request| delivered(request)));
     // The server stayed in reach: no second outage.
-    let outages = stage.agent.events_named("main_healthy_not_accepting_logs");
+    let outages = fixture
+        .agent
+        .events_named("main_healthy_not_accepting_logs");
     assert_eq!(outages.len(), 1, "{status}");
 
-    let redirects = stage.agent.events_named("main_redirects");
+    let redirects = fixture.agent.events_named("main_redirects");
     match status {
         300..400 => assert_eq!(redirects[0]["location"], "http://***@there.example/x"),
         _ => assert_eq!(redirects.len(), 0, "{status}"),
     }
-    assert!(!stage.agent.stdout().contains("me:pass"));
+    assert!(!fixture.agent.stdout().contains("me:pass"));
 }

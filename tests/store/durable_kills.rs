@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::support::fixture;
 use echopost::store::record;
 use support::agent::{Agent, names_in};
-use support::dice::{Dice, now, seed};
+use support::rng::{Rng, rounds};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{store, temp_folder, wait};
@@ -98,23 +99,19 @@ fn identity(json: &[u8]) -> (usize, usize) {
 #[test]
 fn what_was_acknowledged_is_stored_whenever_the_agent_is_killed() {
     const CLIENTS: usize = 5;
-    const ROUNDS: usize = 40;
-    let mut dice = Dice(seed("ECHOPOST_SEED", now()));
+    let mut rng = Rng::seeded();
     let folder = temp_folder();
     let server = MainServer::new_down();
     let fates = Fates::default();
     let mut next = vec![0; CLIENTS];
-    for round in 0..ROUNDS {
-        let seed = dice.below(1000);
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_answering();
+    for round in 0..rounds(20) {
+        let seed = rng.below(1000);
+        let mut agent = fixture::start(folder.path(), &server);
         let clients = Clients::start(&agent.socket(), &next, &fates, seed);
-        let acks = 1 + usize::try_from(dice.below(120)).expect("small");
+        let acks = 1 + rng.index(120);
         wait::until(DEADLINE, "the acks", || clients.acks.load(Relaxed) >= acks);
         // Not at an ack, but anywhere between two.
-        std::thread::sleep(Duration::from_micros(dice.below(4000)));
+        std::thread::sleep(Duration::from_micros(rng.below(4000)));
         agent.sigkill();
         clients.join();
         let what = check_store(folder.path(), &fates.lock().expect("no panic"), round);

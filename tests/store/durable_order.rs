@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use support::agent::{Agent, names_in};
-use support::dice::{Dice, now, seed};
+use crate::support::fixture;
+use support::agent::names_in;
+use support::rng::{Rng, rounds};
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{temp_folder, wait};
@@ -58,39 +59,33 @@ impl Client {
 
 #[test]
 fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
-    const ROUNDS: usize = 12;
     const PER_ROUND: usize = 150;
-    let mut dice = Dice(seed("ECHOPOST_SEED", now()));
+    let mut rng = Rng::seeded();
+    let rounds = rounds(8);
     let folder = temp_folder();
     let mut server = MainServer::new_down();
-    let start = |server: &MainServer| {
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_answering();
-        agent
-    };
+    let start = |server: &MainServer| fixture::start(folder.path(), server);
     let mut agent = start(&server);
     let clients: Vec<Client> = (0..2)
-        .map(|client| Client::start(&agent.socket(), client, ROUNDS * PER_ROUND))
+        .map(|client| Client::start(&agent.socket(), client, rounds * PER_ROUND))
         .collect();
     let acks = || -> usize { clients.iter().map(|client| client.acks.load(Relaxed)).sum() };
     // For each life of the agent, how many deliveries there were at its end, and
     // how often the server went away in it.
     let mut lives = vec![];
     let (mut kills_in_replay, mut downs) = (0, 0);
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         server.down();
         downs += 1;
         if !agent.is_running() {
-            // Everything was delivered, and nobody called for a while.
+            // Everything was delivered, and no client called for a while.
             agent = start(&server);
         }
         for client in &clients {
             client.allowed.store(round * PER_ROUND, Relaxed);
         }
         let missing = 2 * round * PER_ROUND - acks();
-        let target = acks() + 1 + dice.below(missing as u64) as usize;
+        let target = acks() + 1 + rng.index(missing);
         wait::until(DEADLINE, "acks", || {
             if !agent.is_running() {
                 // It was about to leave when the server went down.
@@ -98,8 +93,8 @@ fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
             }
             acks() >= target
         });
-        std::thread::sleep(Duration::from_micros(dice.below(3000)));
-        if !dice.roll(1, 4) {
+        std::thread::sleep(Duration::from_micros(rng.below(3000)));
+        if !rng.chance(1, 4) {
             agent.sigkill();
             lives.push((server.delivered().len(), std::mem::take(&mut downs)));
             agent = start(&server);
@@ -107,13 +102,13 @@ fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
 
         // One may have arrived whose client has not counted the ack yet.
         let backlog = acks().saturating_sub(arrived(&server)).max(1);
-        let target = server.delivered().len() + 1 + dice.below(backlog as u64) as usize;
+        let target = server.delivered().len() + 1 + rng.index(backlog);
         server.up();
         wait::until(DEADLINE, "deliveries", || {
             server.delivered().len() >= target
         });
-        std::thread::sleep(Duration::from_micros(dice.below(3000)));
-        if !dice.roll(1, 4) {
+        std::thread::sleep(Duration::from_micros(rng.below(3000)));
+        if !rng.chance(1, 4) {
             agent.sigkill();
             lives.push((server.delivered().len(), std::mem::take(&mut downs)));
             kills_in_replay += 1;
@@ -130,7 +125,7 @@ fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
             // agent, as the SDK does, which then starts one.
             agent = start(&server);
         }
-        acks() == 2 * ROUNDS * PER_ROUND
+        acks() == 2 * rounds * PER_ROUND
     });
     agent.expect_exit(0, DEADLINE);
     for client in clients {
@@ -138,7 +133,7 @@ fn everything_acknowledged_arrives_in_order_over_kills_and_a_flapping_server() {
     }
     let kills = lives.len();
     lives.push((server.delivered().len(), downs));
-    let duplicates = check_deliveries(&server, ROUNDS * PER_ROUND, &lives);
+    let duplicates = check_deliveries(&server, rounds * PER_ROUND, &lives);
     println!("{kills} kills ({kills_in_replay} in replay), duplicates {duplicates:?}");
     let mut left = names_in(folder.path());
     left.dedup();

@@ -9,11 +9,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::fixture::{self, Fixture, side_by_side};
 use echopost::proto::store::StoredRecord;
 use echopost::store::lmdb::Lmdb;
 use echopost::store::record;
 use rustix::process::Signal;
 use support::agent::Agent;
+use support::pages::Pages;
 use support::sender::{Sender, block_on};
 use support::server::MainServer;
 use support::{store, temp_folder, wait};
@@ -35,32 +37,21 @@ fn stored(key: u64, json: &str) -> (u64, Vec<u8>) {
     (key, record::encoded(key, &record))
 }
 
-fn send(agent: &Agent, json: &str) {
-    let answer = block_on(Sender::keeping(&agent.socket()).send(json, &[], ""));
-    answer.expect("an ack");
-}
-
 #[test]
 fn records_of_a_clock_that_was_ahead_keep_their_place() {
     let ahead = AHEAD;
     let folder = temp_folder();
     store::put_raw(folder.path(), &[stored(ahead - 9, "1"), stored(ahead, "2")]);
     let mut server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_answering();
-    send(&agent, "3");
-    send(&agent, "4");
+    let mut agent = fixture::start(folder.path(), &server);
+    agent.send("3");
+    agent.send("4");
     agent.sigkill();
     let keys: Vec<u64> = store::records(folder.path()).iter().map(|r| r.0).collect();
     assert_eq!(keys, [ahead - 9, ahead, ahead + 1, ahead + 2]);
 
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_answering();
-    send(&agent, "5");
+    let mut agent = fixture::start(folder.path(), &server);
+    agent.send("5");
     server.up();
     agent.expect_exit(0, DEADLINE);
     assert_eq!(server.delivered_json(), [b"1", b"2", b"3", b"4", b"5"]);
@@ -81,13 +72,7 @@ fn records_of_a_clock_that_was_ahead_keep_their_place() {
 fn a_mark_that_is_newer_than_its_store_takes_no_record_along() {
     let folder = temp_folder();
     let mut server = MainServer::new_down();
-    let life = |server: &MainServer| {
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_answering();
-        agent
-    };
+    let life = |server: &MainServer| fixture::start(folder.path(), server);
     let keys = || -> Vec<u64> { store::records(folder.path()).iter().map(|r| r.0).collect() };
     store::put_raw(folder.path(), &[stored(1, "1"), stored(2, "2")]);
     let mut mark = [7; 16].to_vec();
@@ -95,32 +80,26 @@ fn a_mark_that_is_newer_than_its_store_takes_no_record_along() {
     mark.extend(crc32fast::hash(&mark).to_be_bytes());
     fs::write(folder.path().join("lmdb/delivered"), mark).expect("write the mark");
     let mut agent = life(&server);
-    send(&agent, "3");
+    agent.send("3");
     agent.sigkill();
     assert_eq!(keys(), [AHEAD + 1]);
     let mut agent = life(&server);
-    send(&agent, "4");
+    agent.send("4");
     server.up();
     agent.expect_exit(0, DEADLINE);
     assert_eq!(server.delivered_json(), [b"3", b"4"]);
 }
 
-/// What an agent in standby has sent is no measure for a store that somebody puts
+/// What an agent in standby has sent is no measure for a store that is put
 /// into its folder.
 #[test]
 fn a_store_that_is_put_back_while_the_agent_sleeps_is_sent_whole() {
-    let folder = temp_folder();
-    let server = MainServer::new_up();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .arg("-standby")
-        .spawn();
-    agent.wait_answering();
-    send(&agent, "1");
+    let (folder, server, agent) = Fixture::standby(MainServer::new_up()).parts();
+    agent.send("1");
     let asleep = || agent.events_named("standby").len() == 2;
     wait::until(DEADLINE, "standby", asleep);
     store::put_raw(folder.path(), &[stored(1, "2"), stored(2, "3")]);
-    send(&agent, "4");
+    agent.send("4");
     wait::until(DEADLINE, "everything", || {
         server.delivered_json() == [b"1", b"2", b"3", b"4"]
     });
@@ -130,12 +109,7 @@ fn a_store_that_is_put_back_while_the_agent_sleeps_is_sent_whole() {
 fn calls_that_arrive_together_share_a_commit() {
     const IN_FLIGHT: usize = 64;
     const ROUNDS: usize = 20;
-    let folder = temp_folder();
-    let server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_answering();
+    let (folder, _server, mut agent) = Fixture::down().parts();
     block_on(async {
         let senders: Vec<_> = (0..4)
             .map(|_| Arc::new(Sender::keeping(&agent.socket())))
@@ -188,16 +162,9 @@ fn start_within(kib: u64, folder: &std::path::Path, server: &MainServer) -> Agen
 /// Address space of an agent, in KiB, that has 256 MiB of it for its map.
 fn usual_address_space(server: &MainServer) -> u64 {
     let folder = temp_folder();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_answering();
+    let agent = fixture::start(folder.path(), server);
     block_on(Sender::keeping(&agent.socket()).send("1", &[], "")).expect("an ack");
-    let path = format!("/proc/{}/status", agent.pid());
-    let status = std::fs::read_to_string(path).expect("the agent's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse().ok()).expect("a number")
+    agent.status_kib("VmPeak:").expect("/proc")
 }
 
 /// Valid JSON of so many bytes that starts with a number.
@@ -316,22 +283,12 @@ fn a_wrong_branch_page_hides_no_record() {
             let folder = temp_folder();
             let mut found = 0;
             let mut lmdb = numbered(folder.path(), 2_000, |bytes| {
-                // MDB_page and MDB_node in LMDB's mdb.c: P_BRANCH, then the offsets of
-                // nodes, whose key follows a header of eight bytes.
-                let number = |at: &[u8]| usize::from(u16::from_le_bytes([at[0], at[1]]));
-                for page in bytes.chunks_mut(4096).skip(2) {
-                    if page[10..12] != [1, 0] {
-                        continue;
-                    }
-                    let nodes = (number(&page[12..]) - 16) / 2;
-                    for entry in 1..nodes {
-                        let node = number(&page[16 + 2 * entry..]) + 8;
-                        let first = u64::from_be_bytes(page[node..node + 8].try_into().expect("8"));
-                        // The records from `end` on seem to be on the next page.
-                        if (end + 1..end + 12).contains(&first) && found == 0 {
-                            page[node..node + 8].copy_from_slice(&end.to_be_bytes());
-                            found += 1;
-                        }
+                for at in Pages::of(bytes).branch_keys(bytes) {
+                    let key: &mut [u8; 8] = (&mut bytes[at..at + 8]).try_into().expect("8");
+                    // The records from `end` on seem to be on the next page.
+                    if (end + 1..end + 12).contains(&u64::from_be_bytes(*key)) && found == 0 {
+                        *key = end.to_be_bytes();
+                        found += 1;
                     }
                 }
             });
@@ -364,30 +321,23 @@ fn reading_goes_on_after_a_key_that_is_not_there() {
 /// What is no store must not keep the agent waiting.
 #[test]
 fn pipes_in_the_places_of_the_store_are_passed_over() {
-    for name in [
-        "lmdb/trusted",
-        "lmdb/verified",
-        "lmdb/data.mdb",
-        "lmdb/delivered",
-    ] {
+    let names = ["trusted", "verified", "data.mdb", "delivered"];
+    side_by_side(names, |name| {
         let folder = temp_folder();
         store::put_raw(folder.path(), &[stored(AHEAD, "1")]);
-        let place = folder.path().join(name);
-        let had_records = name == "lmdb/data.mdb";
+        let place = folder.path().join("lmdb").join(name);
+        let had_records = name == "data.mdb";
         if had_records {
             fs::remove_file(&place).expect("remove the data file");
         }
         let made = std::process::Command::new("mkfifo").arg(&place).status();
         assert!(made.expect("mkfifo").success());
         let mut server = MainServer::new_down();
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_answering();
-        send(&agent, "2");
+        let mut agent = fixture::start(folder.path(), &server);
+        agent.send("2");
         server.up();
         agent.expect_exit(0, DEADLINE);
         let expected: &[&[u8]] = if had_records { &[b"2"] } else { &[b"1", b"2"] };
         assert_eq!(server.delivered_json(), expected, "{name}");
-    }
+    });
 }

@@ -7,9 +7,6 @@ mod durable_store;
 #[allow(dead_code)] // each area uses a part
 #[path = "../durability/small_hosts/group.rs"]
 mod group;
-#[allow(dead_code)] // each area uses a part
-#[path = "damage/layout.rs"]
-mod layout;
 mod salvage;
 #[allow(dead_code)] // each area uses a part
 #[path = "../durability/disk_full/small.rs"]

@@ -176,7 +176,7 @@ impl Agent {
         let there = wait::within(SOCKET_DEADLINE, || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
-        assert!(there, "nobody answers{}", self.said());
+        assert!(there, "no agent answers{}", self.said());
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -269,7 +269,7 @@ impl Agent {
         self.status_kib("VmHWM:")
     }
 
-    pub(super) fn status_kib(&self, field: &str) -> Option<u64> {
+    pub fn status_kib(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         line.trim().strip_suffix(" kB")?.parse().ok()

@@ -34,6 +34,8 @@ pub enum Ending {
     ThenClose,
     /// So many bytes of it are written, then the connection is reset.
     ResetAfter(usize),
+    /// Byte by byte, with such a pause before each.
+    Trickle(Duration),
     /// Not a byte; the connection is closed.
     Close,
     /// Not a byte, ever; the connection stays open.
@@ -97,6 +99,12 @@ impl Answer {
                 return Ok(true);
             }
             Ending::ThenClose => stream.write_all(&bytes)?,
+            Ending::Trickle(pause) => {
+                for byte in bytes {
+                    std::thread::sleep(pause);
+                    stream.write_all(&[byte])?;
+                }
+            }
             Ending::ResetAfter(length) => {
                 stream.write_all(bytes.get(..length).unwrap_or(&bytes))?;
                 // With a linger time of zero, close sends RST.

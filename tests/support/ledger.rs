@@ -1,4 +1,4 @@
-//! Who had which record when: what was sent, acknowledged and delivered.
+//! Which record was where, and when: what was sent, acknowledged and delivered.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};

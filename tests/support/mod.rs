@@ -4,21 +4,22 @@
 
 pub mod agent;
 pub mod application;
-pub mod dice;
 pub mod failure_log;
-pub mod hostile;
+pub mod fixture;
+pub mod hostile_clients;
 pub mod http1;
 pub mod ledger;
 pub mod model;
+pub mod pages;
 pub mod preload;
 pub mod process;
 pub mod progress;
 pub mod raw;
 pub mod release;
+pub mod rng;
 pub mod samples;
 pub mod sender;
 pub mod server;
-pub mod siege;
 pub mod store;
 pub mod wait;
 pub mod wire;
@@ -37,6 +38,15 @@ pub fn temp_folder() -> tempfile::TempDir {
 pub fn copy_executable(from: &std::path::Path, to: &std::path::Path) {
     let copied = std::process::Command::new("cp").args([from, to]).status();
     assert!(copied.expect("cp").success(), "copy {}", from.display());
+}
+
+/// A socket's file that no process serves, and none ever did: a child that inherits one
+/// which listens would go on to.
+pub fn stale_socket(path: &std::path::Path) {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    let address = SocketAddrUnix::new(path).expect("an address");
+    bind(&socket, &address).expect("bind");
 }
 
 /// A folder for the stores of hundreds of agents, in memory where that can be:

@@ -12,9 +12,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use echopost::limits::SAVE_RECORDS_MAX;
 use serde_json::Value;
 
-use super::dice::Dice;
 use super::http1::{Answer, Ending, Message};
 use super::ledger::Ledger;
+use super::rng::Rng;
 use super::samples::number_of;
 use super::server::{MainServer, body_parts};
 
@@ -33,7 +33,7 @@ struct Shared {
     /// Times at which an answer of 2xx may not have arrived.
     unsure: AtomicUsize,
     /// The last record that was answered oddly.
-    odd: Mutex<(Option<usize>, Dice)>,
+    odd: Mutex<(Option<usize>, Rng)>,
 }
 
 /// Whether the main server refuses a record for good.
@@ -50,7 +50,7 @@ impl Model {
             shared: Arc::new(Shared {
                 oddness: AtomicU64::new(0),
                 unsure: AtomicUsize::new(0),
-                odd: Mutex::new((None, Dice(seed))),
+                odd: Mutex::new((None, Rng(seed))),
             }),
         }
     }
@@ -150,22 +150,22 @@ impl Shared {
             return Answer::status(400).body(b"no");
         }
         let mut odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, dice) = &mut *odd;
+        let (last, rng) = &mut *odd;
         // At most once each: no patience runs out, no back-off grows.
-        let oddly = *last != number && dice.roll(self.oddness.load(Relaxed), 100);
+        let oddly = *last != number && rng.chance(self.oddness.load(Relaxed), 100);
         if !oddly {
             ledger.delivered(message);
             return Answer::ok();
         }
         *last = number;
-        match dice.below(10) {
+        match rng.below(10) {
             0 => Answer::status(503),
             1 => Answer::status(500).body(b"oops"),
             2 => Answer::status(429).header("Retry-After", "0"),
             3 => Answer::status(302).header("Location", "http://elsewhere/"),
             4 => Answer::status(403),
             5 => Answer::status(200).then(Ending::Close),
-            // Taken, but nobody will know.
+            // Taken, but the agent will not know.
             6 => self.taken(ledger, message, Answer::ok().then(Ending::ResetAfter(9))),
             7 => self.taken(ledger, message, Answer::ok().then(Ending::Close)),
             8 => {

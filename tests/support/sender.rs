@@ -19,6 +19,7 @@ use tonic::client::{Grpc, GrpcService};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+use super::agent::Agent;
 use super::samples::Sample;
 
 /// Sends records, over one connection or over a new one for each call.
@@ -144,6 +145,21 @@ async fn handshake(stream: UnixStream) -> Result<SendRequest<Body>, Status> {
     // the calls in flight.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+impl Agent {
+    /// Has it store a record, over a connection of its own as the SDK does it.
+    #[track_caller]
+    pub fn send(&self, json: &str) {
+        send(&self.socket(), json);
+    }
+}
+
+/// The same with any socket.
+#[track_caller]
+pub fn send(socket: &Path, json: &str) {
+    let answer = block_on(Sender::reconnecting(socket).send(json, &["p"], ""));
+    assert!(answer.expect("an answer").success);
 }
 
 /// Runs a future with a runtime of its own.

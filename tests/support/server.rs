@@ -1,7 +1,7 @@
 //! A main server that goes away and comes back.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -123,7 +123,7 @@ impl MainServer {
             let _ = connection.shutdown(Shutdown::Both);
         }
         self.shared.changed.notify_all();
-        // Whoever was deciding has decided.
+        // A plan that was deciding has decided.
         drop(lock(&self.shared.post));
     }
 
@@ -174,6 +174,13 @@ impl MainServer {
             .iter()
             .map(|request| request.log_data().to_vec())
             .collect()
+    }
+
+    /// Sends what no request asked for over the connections that are open.
+    pub fn say(&self, bytes: &[u8]) {
+        for mut stream in self.shared.state().open.values().map(Arc::as_ref) {
+            stream.write_all(bytes).expect("an open connection");
+        }
     }
 
     /// Waits until so many `POST`s were given a 2xx.
@@ -357,8 +364,8 @@ pub type Reserved = std::os::fd::OwnedFd;
 #[cfg(not(target_os = "linux"))]
 pub type Reserved = ();
 
-/// A free port that stays ours. A port that is merely unused is soon somebody
-/// else's: another test's server, or the client end of the agent's own probe,
+/// A free port that stays ours. A port that is merely unused is soon
+/// another's: another test's server, or the client end of the agent's own probe,
 /// which then finds itself healthy (TCP's simultaneous open).
 #[cfg(target_os = "linux")]
 pub fn reserve() -> io::Result<(Reserved, u16)> {

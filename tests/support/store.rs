@@ -46,7 +46,7 @@ pub fn commits(folder: &Path) -> usize {
 pub fn put_raw(folder: &Path, values: &[(u64, Vec<u8>)]) {
     let path = folder.join("lmdb");
     std::fs::create_dir_all(&path).expect("the store's folder");
-    // SAFETY: the agent does not run, and nobody else knows of this folder.
+    // SAFETY: the agent does not run, and no other process knows of this folder.
     let env = unsafe {
         EnvOpenOptions::new()
             .max_dbs(4)

@@ -2,11 +2,16 @@
 
 use std::collections::VecDeque;
 
+/// Frame types and flags of RFC 9113 section 6.
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
+pub const ACK: u8 = 0x1;
 pub const END_STREAM: u8 = 0x1;
 pub const END_HEADERS: u8 = 0x4;
 pub const PADDED: u8 = 0x8;
@@ -43,11 +48,37 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// A frame that came.
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Takes the first whole frame.
+    pub fn take(input: &mut Vec<u8>) -> Option<Frame> {
+        let &[l0, l1, l2, kind, flags, s0, s1, s2, s3] = input.first_chunk()?;
+        let length = u32::from_be_bytes([0, l0, l1, l2]) as usize;
+        let frame = Frame {
+            kind,
+            flags,
+            stream: u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff,
+            payload: input.get(9..9 + length)?.to_vec(),
+        };
+        input.drain(..9 + length);
+        Some(frame)
+    }
+}
+
+/// RFC 9113 3.4.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// The preface and an empty SETTINGS frame.
 pub fn opening() -> Vec<u8> {
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, &[]));
-    bytes
+    [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
 }
 
 /// A connection of requests without bodies.
@@ -201,34 +232,6 @@ fn encode(text: &[u8]) -> Vec<u8> {
     }
     let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();
     (0..bits.len()).step_by(8).map(byte).collect()
-}
-
-/// xorshift64*: the same numbers on every run.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        usize::try_from(high).unwrap() % end
-    }
-
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    pub fn cut(&mut self, bytes: &[u8], longest: usize) -> Vec<Vec<u8>> {
-        let mut parts = Vec::new();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let length = (1 + self.below(longest)).min(rest.len());
-            parts.push(rest[..length].to_vec());
-            rest = &rest[length..];
-        }
-        parts
-    }
 }
 
 /// All ways to cut in two, and byte by byte.

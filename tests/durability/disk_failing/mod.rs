@@ -14,6 +14,7 @@ use disk::Disk;
 use rustix::process::Signal;
 use small::{Kind, SmallDisk};
 use support::agent::Agent;
+use support::fixture::side_by_side;
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
 use support::{store, temp_folder, wait};
@@ -55,15 +56,6 @@ fn expect_acks(agent: &Agent, numbers: std::ops::Range<u32>) {
     for answer in send(agent, numbers) {
         answer.expect("an ack");
     }
-}
-
-/// Every case in a thread of its own: most of the time they wait.
-fn side_by_side<T: Sync>(cases: &[T], test: impl Fn(&T) + Sync) {
-    std::thread::scope(|scope| {
-        for case in cases {
-            scope.spawn(|| test(case));
-        }
-    });
 }
 
 /// Calls that a disk which fails cannot store; those that came when the agent had
@@ -128,7 +120,7 @@ fn a_disk_that_fails_ends_the_agent_without_an_ack_or_a_loss() {
         ("meta", EROFS, "Read-only"),
         ("write", EROFS, "Read-only"),
     ];
-    side_by_side(&cases, |(call, error, name)| {
+    side_by_side(cases, |(call, error, name)| {
         let (folder, disk) = (temp_folder(), Disk::new());
         let mut server = MainServer::new_down();
         let mut agent = start(folder.path(), &server, &disk);
@@ -192,12 +184,12 @@ fn a_full_disk_refuses_records_and_takes_them_again() {
         ("write", EFBIG),
         ("write", "short"),
     ];
-    side_by_side(&cases, |(call, error)| {
+    side_by_side(cases, |(call, error)| {
         let (folder, disk) = (temp_folder(), Disk::new());
         let server = MainServer::new_down();
         let mut agent = start(folder.path(), &server, &disk);
         expect_acks(&agent, 0..3);
-        match *error {
+        match error {
             "short" => disk.fill_up(DATA, "lmdb/room"),
             error => disk.plan(call, DATA, error),
         }
@@ -233,14 +225,14 @@ fn a_disk_that_is_full_for_deletes_too_is_drained_and_left() {
         ("flush", EDQUOT),
         ("write", "short"),
     ];
-    side_by_side(&cases, |(call, error)| {
+    side_by_side(cases, |(call, error)| {
         let (folder, disk) = (temp_folder(), Disk::new());
         let mut server = MainServer::new_down();
         let mut agent = start(folder.path(), &server, &disk);
         for number in 0..200 {
             expect_acks(&agent, number..number + 1);
         }
-        match *error {
+        match error {
             "short" => disk.fill_up(DATA, "lmdb/room"),
             error => disk.plan(call, DATA, error),
         }
@@ -256,7 +248,7 @@ fn a_disk_that_is_full_for_deletes_too_is_drained_and_left() {
 /// Slow: each delete is tried before so many are delivered as need a note.
 #[test]
 fn what_could_not_be_deleted_is_not_sent_again_by_a_successor() {
-    side_by_side(&[Signal::KILL, Signal::TERM], |signal| {
+    side_by_side([Signal::KILL, Signal::TERM], |signal| {
         let (folder, disk) = (temp_folder(), Disk::new());
         let mut server = MainServer::new_down();
         let mut agent = start(folder.path(), &server, &disk);
@@ -267,7 +259,7 @@ fn what_could_not_be_deleted_is_not_sent_again_by_a_successor() {
         server.on_post(|_| Answer::ok().after(Duration::from_millis(10)));
         server.up();
         server.wait_delivered(200, DEADLINE);
-        agent.signal(*signal);
+        agent.signal(signal);
         agent.wait_exit(DEADLINE);
         let mut agent = start(folder.path(), &server, &disk);
         agent.expect_exit(0, DEADLINE);

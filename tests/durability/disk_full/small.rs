@@ -1,5 +1,5 @@
-//! A small file system of the test's own, in a mount namespace that nobody else
-//! sees and that is gone with its holder.
+//! A small file system of the test's own, in a mount namespace that no other
+//! process sees and that is gone with its holder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -24,7 +24,7 @@ pub struct SmallDisk {
     holder: Child,
     /// Where it is mounted, in the holder's namespace.
     inner: tempfile::TempDir,
-    /// The same place, for everybody else.
+    /// The same place, for every other process.
     outer: PathBuf,
 }
 
@@ -39,7 +39,7 @@ impl SmallDisk {
         let inner = temp_folder();
         let mount = match kind {
             Kind::Tmpfs => format!("mount -t tmpfs -o size={mebibytes}m tmpfs \"$0\""),
-            // Without blocks set apart for root, who runs this test. Direct I/O
+            // Without blocks set apart for root, which runs this test. Direct I/O
             // keeps the image out of the page cache, where it would count once
             // more as the agent's memory.
             Kind::Ext4 => format!(

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::power_cut::recording::Op;
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 
 /// What a disk writes whole or not at all, in bytes.
 const SECTOR: usize = 512;
@@ -165,17 +165,17 @@ impl Disk {
     }
 
     /// Writes to `target` what the root may look like after a power cut now.
-    pub fn image(&self, target: &Path, luck: Luck, dice: &mut Dice) {
-        self.build(0, target, luck, dice);
+    pub fn image(&self, target: &Path, luck: Luck, rng: &mut Rng) {
+        self.build(0, target, luck, rng);
     }
 
-    fn build(&self, at: usize, target: &Path, luck: Luck, dice: &mut Dice) {
+    fn build(&self, at: usize, target: &Path, luck: Luck, rng: &mut Rng) {
         match &self.nodes[at] {
-            Node::File(file) => fs::write(target, file.after_cut(luck, dice)).expect("write"),
+            Node::File(file) => fs::write(target, file.after_cut(luck, rng)).expect("write"),
             Node::Folder(folder) => {
                 fs::create_dir_all(target).expect("create a folder");
-                for (name, &child) in folder.after_cut(luck, dice) {
-                    self.build(child, &target.join(name), luck, dice);
+                for (name, &child) in folder.after_cut(luck, rng) {
+                    self.build(child, &target.join(name), luck, rng);
                 }
             }
         }
@@ -228,13 +228,13 @@ impl Folder {
         change(&mut self.now);
     }
 
-    fn after_cut(&self, luck: Luck, dice: &mut Dice) -> &Names {
+    fn after_cut(&self, luck: Luck, rng: &mut Rng) -> &Names {
         match luck {
             Luck::None => &self.durable,
             Luck::All => &self.now,
             Luck::Some(_) => {
-                let versions = self.since.len() as u64 + 1;
-                let chosen = usize::try_from(dice.below(versions)).unwrap();
+                let versions = self.since.len() + 1;
+                let chosen = rng.index(versions);
                 self.since.get(chosen).unwrap_or(&self.now)
             }
         }
@@ -274,7 +274,7 @@ impl File {
         assert!(self.durable == self.now, "the sectors make up the file");
     }
 
-    fn after_cut(&self, luck: Luck, dice: &mut Dice) -> Vec<u8> {
+    fn after_cut(&self, luck: Luck, rng: &mut Rng) -> Vec<u8> {
         let chances = match luck {
             Luck::None => return self.durable.clone(),
             Luck::All => return self.now.clone(),
@@ -282,14 +282,14 @@ impl File {
         };
         let mut image = self.durable.clone();
         for (sector, versions) in &self.dirty {
-            if dice.below(10) < chances {
-                let chosen = usize::try_from(dice.below(versions.len() as u64)).unwrap();
+            if rng.below(10) < chances {
+                let chosen = rng.index(versions.len());
                 put(&mut image, sector * SECTOR, &versions[chosen]);
             }
         }
         // What is durable cannot be cut off.
-        let lengths = self.lengths.len() as u64 + 1;
-        let chosen = usize::try_from(dice.below(lengths)).unwrap();
+        let lengths = self.lengths.len() + 1;
+        let chosen = rng.index(lengths);
         let length = *self.lengths.get(chosen).unwrap_or(&self.now.len());
         image.resize(length.max(self.durable.len()), 0);
         image

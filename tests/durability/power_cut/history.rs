@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::power_cut::recording::{Mark, Recorder};
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 use crate::support::samples::number_of;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Answer, MainServer, body_parts};
@@ -59,13 +59,13 @@ impl History {
     }
 
     /// Sends `count` more records of mixed sizes and has every one acknowledged.
-    pub fn send(&self, socket: &Path, count: u64, recorder: &Recorder, dice: &mut Dice) {
+    pub fn send(&self, socket: &Path, count: u64, recorder: &Recorder, rng: &mut Rng) {
         let first = self.locked().len() as u64;
         for number in first..first + count {
-            let size = match dice.below(20) {
-                0 => dice.below(60_000),
-                1..=3 => 1900 + dice.below(3000),
-                _ => dice.below(700),
+            let size = match rng.below(20) {
+                0 => rng.below(60_000),
+                1..=3 => 1900 + rng.below(3000),
+                _ => rng.below(700),
             };
             let json = format!(
                 "{{\"seq\":{number},\"text\":\"{}\"}}",

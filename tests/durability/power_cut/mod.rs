@@ -23,18 +23,18 @@ use history::{Fate, History, LANES};
 use recording::{Mark, Op, Recorder};
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
-use support::dice::{Dice, seed};
 use support::memory_folder;
+use support::pages::Pages;
+use support::rng::{Rng, rounds};
 use support::server::MainServer;
 use support::wait;
 
-const SEED: &str = "ECHOPOST_POWER_SEED";
 /// For anything that an agent does on these slow machines.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Moments of a cut that are tried, of all that were recorded.
-const CUTS: usize = 350;
+const CUTS: usize = 90;
 /// Agents at once.
-const ABREAST: usize = 12;
+const PARALLELISM: usize = 12;
 const DATA: [&str; 3] = ["base", "lmdb", "data.mdb"];
 
 /// The disk that was recorded: the folder it began as, and what became of it.
@@ -51,25 +51,25 @@ impl Played {
     }
 
     /// Goes to some of the moments; `look` gets each disk and its mark.
-    fn cuts(&mut self, dice: &mut Dice, mut look: impl FnMut(&Disk, Mark, &mut Dice)) {
+    fn cuts(&mut self, rng: &mut Rng, mut look: impl FnMut(&Disk, Mark, &mut Rng)) {
         let count = self.ops.len();
         for (index, (mark, op)) in self.ops.iter().enumerate() {
             self.start.apply(op);
-            let chosen = dice.below(count as u64) < CUTS as u64;
+            let chosen = rng.index(count) < rounds(CUTS);
             if chosen || index + 1 == count {
-                look(&self.start, *mark, dice);
+                look(&self.start, *mark, rng);
             }
         }
     }
 }
 
-fn lucks(dice: &mut Dice) -> [Luck; 4] {
-    let some = [1, 5, 9][usize::try_from(dice.below(3)).unwrap()];
+fn lucks(rng: &mut Rng) -> [Luck; 4] {
+    let some = [1, 5, 9][rng.index(3)];
     [Luck::None, Luck::All, Luck::Some(5), Luck::Some(some)]
 }
 
 /// Two outages with a stop and a kill between, a drained end, and a new outage.
-fn play(dice: &mut Dice) -> Played {
+fn play(rng: &mut Rng) -> Played {
     let place = memory_folder();
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();
@@ -89,17 +89,17 @@ fn play(dice: &mut Dice) -> Played {
     };
 
     let mut agent = life(&server);
-    history.send(&agent.socket(), 80, &recorder, dice);
+    history.send(&agent.socket(), 80, &recorder, rng);
     server.up();
-    history.send(&agent.socket(), 60, &recorder, dice);
+    history.send(&agent.socket(), 60, &recorder, rng);
     delivered(90);
-    history.send(&agent.socket(), 20, &recorder, dice);
+    history.send(&agent.socket(), 20, &recorder, rng);
     agent.signal(Signal::TERM);
     agent.expect_exit(0, DEADLINE);
 
     history.deliver(&server, 30, &recorder);
     agent = life(&server);
-    history.send(&agent.socket(), 40, &recorder, dice);
+    history.send(&agent.socket(), 40, &recorder, rng);
     delivered(120);
     agent.sigkill();
 
@@ -110,7 +110,7 @@ fn play(dice: &mut Dice) -> Played {
 
     server.down();
     agent = life(&server);
-    history.send(&agent.socket(), 20, &recorder, dice);
+    history.send(&agent.socket(), 20, &recorder, rng);
     agent.sigkill();
     Played {
         ops: recorder.ops(),
@@ -125,7 +125,7 @@ fn serve(disks: &[(PathBuf, BTreeSet<u64>)], fates: &BTreeMap<u64, Fate>) {
     let server = MainServer::new_up();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..ABREAST.min(disks.len()) {
+        for _ in 0..PARALLELISM.min(disks.len()) {
             scope.spawn(|| {
                 while let Some((base, required)) = disks.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let path = base.to_string_lossy();
@@ -150,8 +150,8 @@ fn serve(disks: &[(PathBuf, BTreeSet<u64>)], fates: &BTreeMap<u64, Fate>) {
 
 #[test]
 fn a_power_cut_at_any_moment_loses_no_acknowledged_record() {
-    let mut dice = Dice(seed(SEED, 1));
-    let mut played = play(&mut dice);
+    let mut rng = Rng::seeded();
+    let mut played = play(&mut rng);
     let fates = played.history.fates();
     let made = |(mark, op): &(Mark, Op)| {
         let made = matches!(op, Op::NewFolder { name, .. } if name == "lmdb");
@@ -162,22 +162,22 @@ fn a_power_cut_at_any_moment_loses_no_acknowledged_record() {
     let data = fs::read(played.base().join("lmdb/data.mdb")).unwrap();
     let images = memory_folder();
     let (mut cuts, mut disks, mut chosen) = (0, 0, Vec::new());
-    played.cuts(&mut dice, |disk, cut, dice| {
+    played.cuts(&mut rng, |disk, cut, rng| {
         cuts += 1;
         let required = required(&fates, cut);
         let since = made.iter().rfind(|mark| **mark <= cut);
         let within = |mark: Mark| mark <= cut && since.is_some_and(|since| *since < mark);
         // From the first acknowledgement on, a store is never damaged.
         let settled = (fates.values()).any(|fate| fate.acknowledged.is_some_and(within));
-        for luck in lucks(dice) {
+        for luck in lucks(rng) {
             disks += 1;
-            if dice.roll(1, 50) {
+            if rng.chance(1, 25) {
                 let copy = images.path().join(format!("{disks}-kept"));
-                disk.image(&copy, luck, &mut dice.clone());
+                disk.image(&copy, luck, &mut rng.clone());
                 chosen.push((copy.join("base"), required.clone()));
             }
             let root = images.path().join(disks.to_string());
-            disk.image(&root, luck, dice);
+            disk.image(&root, luck, rng);
             let base = root.join("base");
             fs::create_dir_all(&base).unwrap();
             let what = format!("cut at {cut} with {luck:?}");
@@ -206,7 +206,7 @@ fn a_power_cut_at_any_moment_loses_no_acknowledged_record() {
     assert!(recorded == Some(&*data), "incomplete recording");
     let (calls, agents) = (played.ops.len(), chosen.len());
     println!("{calls} calls, {cuts} cuts, {disks} disks, {agents} agents");
-    assert!(cuts > 100 && agents > 5);
+    assert!(cuts > 60 && agents > 5);
     assert!(!set_aside(&played.base(), &fates).is_empty());
     serve(&chosen, &fates);
 }
@@ -215,7 +215,7 @@ fn a_power_cut_at_any_moment_loses_no_acknowledged_record() {
 /// the next one acknowledges is safe all the same.
 #[test]
 fn a_kill_while_the_store_is_made_leaves_nothing_unflushed_to_the_next_agent() {
-    let mut dice = Dice(seed(SEED, 1));
+    let mut rng = Rng::seeded();
     let place = memory_folder();
     let recorder = Recorder::new(place.path());
     let server = MainServer::new_down();
@@ -237,13 +237,13 @@ fn a_kill_while_the_store_is_made_leaves_nothing_unflushed_to_the_next_agent() {
         let mut second = agent().spawn();
         // There may be a stale socket.
         second.wait_event("agent_started", DEADLINE);
-        history.send(&socket, LANES, &recorder, &mut dice);
+        history.send(&socket, LANES, &recorder, &mut rng);
         second.sigkill();
         for (_, op) in recorder.ops() {
             disk.apply(&op);
         }
         let image = root.join("image");
-        disk.image(&image, Luck::None, &mut dice);
+        disk.image(&image, Luck::None, &mut rng);
         let fates = history.fates();
         let found = open_store(&image.join("base"));
         let jsons = found.values().map(|found| &*found.record.json_data);
@@ -260,7 +260,7 @@ fn a_kill_while_the_store_is_made_leaves_nothing_unflushed_to_the_next_agent() {
 
 #[test]
 fn a_power_cut_while_a_damaged_store_is_replaced_loses_no_more_of_it() {
-    let mut dice = Dice(seed(SEED, 1));
+    let mut rng = Rng::seeded();
     let place = memory_folder();
     let root = place.path().join("root");
     let base = root.join("base");
@@ -274,7 +274,7 @@ fn a_power_cut_while_a_damaged_store_is_replaced_loses_no_more_of_it() {
         agent
     };
     let mut agent = life();
-    history.send(&agent.socket(), 100, &recorder, &mut dice);
+    history.send(&agent.socket(), 100, &recorder, &mut rng);
     agent.sigkill();
     let damaged = damage_middle(&base.join("lmdb/data.mdb"));
     let saved = held_by(&damaged).expect("whole records");
@@ -288,7 +288,7 @@ fn a_power_cut_while_a_damaged_store_is_replaced_loses_no_more_of_it() {
     let first_new = history.fates().len() as u64;
     agent = life();
     agent.wait_event("store_corrupt", DEADLINE);
-    history.send(&agent.socket(), 12, &recorder, &mut dice);
+    history.send(&agent.socket(), 12, &recorder, &mut rng);
     agent.sigkill();
     let mut fates = history.fates();
     let mut played = Played {
@@ -302,11 +302,11 @@ fn a_power_cut_while_a_damaged_store_is_replaced_loses_no_more_of_it() {
     older.for_each(|(_, fate)| fate.acknowledged = None);
     let images = memory_folder();
     let mut disks = 0;
-    played.cuts(&mut dice, |disk, cut, dice| {
-        for luck in lucks(dice) {
+    played.cuts(&mut rng, |disk, cut, rng| {
+        for luck in lucks(rng) {
             disks += 1;
             let root = images.path().join(disks.to_string());
-            disk.image(&root, luck, dice);
+            disk.image(&root, luck, rng);
             let base = root.join("base");
             let found = open_store(&base);
             let what = format!("cut at {cut} with {luck:?}");
@@ -335,13 +335,13 @@ fn a_power_cut_while_a_damaged_store_is_replaced_loses_no_more_of_it() {
 
 /// Zeroes a page in the middle of the data file; its content then.
 fn damage_middle(data: &Path) -> Vec<u8> {
-    const PAGE: usize = 4096;
     let healthy = fs::read(data).unwrap();
+    let pages = Pages::of(&healthy);
     let count = held_by(&healthy).expect("a sound store").len();
     // One with a few records on it, and not the one with the store's id.
-    for page in (2..healthy.len() / PAGE / 2).rev() {
+    for page in (2..pages.count(&healthy) / 2).rev() {
         let mut bytes = healthy.clone();
-        bytes[page * PAGE..][..PAGE].fill(0);
+        bytes[pages.range(page)].fill(0);
         if held_by(&bytes).is_some_and(|held| (count / 2..count).contains(&held.len())) {
             fs::write(data, &bytes).unwrap();
             return bytes;

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::support::agent::{Agent, Builder};
+use crate::support::preload;
 
 /// One call that changed something. Files and folders go by their inodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,17 +58,8 @@ pub type Mark = u64;
 impl Recorder {
     /// Compiles the shim into `folder` and begins an empty log there.
     pub fn new(folder: &Path) -> Recorder {
-        let source = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/durability/power_cut/shim.c"
-        );
-        let (shim, log) = (folder.join("shim.so"), folder.join("recording"));
-        let compiled = Command::new("cc")
-            .args(["-O1", "-shared", "-fPIC", "-o"])
-            .args([shim.as_os_str(), source.as_ref()])
-            .status()
-            .expect("a C compiler");
-        assert!(compiled.success(), "{source} does not compile");
+        let log = folder.join("recording");
+        let shim = preload::compile("tests/durability/power_cut/shim.c", &folder.join("shim.so"));
         fs::write(&log, b"").expect("an empty log");
         Recorder { shim, log }
     }

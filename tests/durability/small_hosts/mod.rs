@@ -56,8 +56,8 @@ fn report(limit: &str, figures: &Figures) {
     let _ = writeln!(std::io::stderr(), "{limit}: {figures}");
 }
 
-/// A copy of the agent that nobody has in memory yet, so that its pages count
-/// for who runs it.
+/// A copy of the agent that is not in memory yet, so that its pages count
+/// for the group that runs it.
 fn own_executable(folder: &Path) -> PathBuf {
     let path = folder.join("echopost");
     support::copy_executable(release::executable(), &path);

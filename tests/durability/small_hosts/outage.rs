@@ -47,7 +47,7 @@ pub struct Figures {
     /// The highest number that one of the agent's own ever had, and one: a
     /// listing takes its time and may count some twice.
     descriptors: usize,
-    /// What the test, and with it the agent, has got from whoever started it.
+    /// What the test, and with it the agent, has got from the process that started it.
     inherited: HashSet<usize>,
 }
 
@@ -127,7 +127,7 @@ impl Outage {
     }
 }
 
-/// Full of records, and nobody calls: it only probes.
+/// Full of records, and without a call: it only probes.
 fn expect_quiet(agent: &Agent) {
     let share = || {
         let before = agent.cpu_time()?;

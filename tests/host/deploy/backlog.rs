@@ -12,7 +12,7 @@ use crate::support::wait;
 
 const RECORDS: [&str; 3] = ["1", "2", "3"];
 
-/// Who looks after a backlog.
+/// What looks after a backlog.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Caretaker {
     Cron,

@@ -11,11 +11,12 @@ use rustix::process::Signal;
 use tonic::Code;
 
 use crate::support::agent::Agent;
-use crate::support::dice::Dice;
 use crate::support::model::Model;
+use crate::support::rng::Rng;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::MainServer;
 use crate::support::wait;
+use crate::support::wire::PREFACE;
 
 /// For an agent to end after a signal.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -70,7 +71,7 @@ impl Host {
 
     /// Starts an agent where there is none, as the SDK does. One that has left
     /// by itself must have meant to.
-    pub fn keep_alive(&mut self, dice: &mut Dice) {
+    pub fn keep_alive(&mut self, rng: &mut Rng) {
         if let Some(agent) = &mut self.agent {
             if agent.is_running() {
                 return;
@@ -79,7 +80,7 @@ impl Host {
         }
         let mut builder = Agent::hearing(self.folder.path()).health_url(&self.server.url());
         // One that stays shows what grows.
-        if dice.roll(2, 3) {
+        if rng.chance(2, 3) {
             builder = builder.arg("-standby");
         }
         self.agent = Some(builder.spawn());
@@ -88,8 +89,8 @@ impl Host {
     }
 
     /// Something that should not matter.
-    pub fn happening(&mut self, model: &Model, dice: &mut Dice) {
-        match dice.below(14) {
+    pub fn happening(&mut self, model: &Model, rng: &mut Rng) {
+        match rng.below(14) {
             0..=2 => {
                 self.server.down();
                 self.outages += 1;
@@ -109,13 +110,13 @@ impl Host {
                 if let Some(mut agent) = self.agent.take() {
                     self.stops += 1;
                     model.interrupted();
-                    stop(&mut agent, dice);
+                    stop(&mut agent, rng);
                 }
             }
             // The SDK removes what it takes for stale.
             11 => drop(fs::remove_file(self.socket())),
-            12 => model.set_oddness(dice.below(100)),
-            _ => odd_clients(&self.socket(), dice),
+            12 => model.set_oddness(rng.below(100)),
+            _ => odd_clients(&self.socket(), rng),
         }
     }
 
@@ -182,22 +183,21 @@ impl fmt::Display for Host {
 }
 
 /// Ends an agent in order, whatever it is doing.
-fn stop(agent: &mut Agent, dice: &mut Dice) {
+fn stop(agent: &mut Agent, rng: &mut Rng) {
     // Before it has its handlers, a signal ends it as any process.
     agent.wait_event("agent_started", DEADLINE);
     let signals = [Signal::TERM, Signal::INT, Signal::HUP];
-    agent.signal(signals[usize::try_from(dice.below(3)).unwrap()]);
+    agent.signal(signals[rng.index(3)]);
     agent.expect_exit(0, DEADLINE);
 }
 
 /// Clients that do not know what they want. There may be no agent.
-fn odd_clients(socket: &Path, dice: &mut Dice) {
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    for _ in 0..dice.below(8) {
+fn odd_clients(socket: &Path, rng: &mut Rng) {
+    for _ in 0..rng.below(8) {
         if let Ok(mut stream) = UnixStream::connect(socket) {
-            let length = usize::try_from(dice.below(preface.len() as u64)).unwrap();
+            let length = rng.index(PREFACE.len());
             // It may have been closed already.
-            let _ = stream.write_all(&preface[..length]);
+            let _ = stream.write_all(&PREFACE[..length]);
         }
     }
     let sender = Sender::reconnecting(socket);

@@ -1,22 +1,21 @@
-//! An endurance test: outages, kills, clients and answers as the dice have it,
-//! and a model of what must come of every record.
+//! An endurance test: outages, kills, clients and answers at random, and a model of
+//! what must come of every record.
 //!
-//! `ECHOPOST_SOAK_SECONDS` says for how long; `ECHOPOST_SOAK_SEED` brings a run's
-//! dice back, though not the moments at which things meet.
+//! `ECHOPOST_SOAK_SECONDS` says for how long; `ECHOPOST_SEED` brings a run's random
+//! numbers back, though not the moments at which things meet.
 
 mod host;
 use crate::support;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use host::Host;
 use support::application::Application;
-use support::dice::{Dice, seed};
 use support::model::{FailureLogs, Model};
+use support::rng::Rng;
 use support::wait;
 
-const SEED: &str = "ECHOPOST_SOAK_SEED";
 const SECONDS: &str = "ECHOPOST_SOAK_SECONDS";
 const USUAL_SECONDS: u64 = 18;
 /// No acknowledgement and no delivery for so long: it has come to a stop.
@@ -24,47 +23,42 @@ const STALLED: Duration = Duration::from_secs(60);
 
 #[test]
 fn nothing_is_lost_whatever_happens_in_whatever_order() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = seed(SEED, u64::from(now.subsec_nanos()));
     let seconds = std::env::var(SECONDS).map_or(USUAL_SECONDS, |text| text.parse().expect(SECONDS));
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut dice = Dice(seed);
+    let mut rng = Rng::seeded();
     let mut host = Host::new();
     let mut logs = FailureLogs::default();
     let mut rounds = 0;
     while rounds == 0 || Instant::now() < end {
         rounds += 1;
-        let model = Model::new(200 + usize::try_from(dice.below(800)).unwrap(), dice.next());
-        round(&mut host, &model, &mut logs, &mut dice);
+        let model = Model::new(200 + rng.index(800), rng.next());
+        round(&mut host, &model, &mut logs, &mut rng);
     }
     println!("{rounds} rounds, {host}");
 }
 
 /// One application's records, from the first call to the last delivery.
-fn round(host: &mut Host, model: &Model, logs: &mut FailureLogs, dice: &mut Dice) {
+fn round(host: &mut Host, model: &Model, logs: &mut FailureLogs, rng: &mut Rng) {
     model.attach(&host.server);
-    model.set_oddness(dice.below(30));
-    host.keep_alive(dice);
+    model.set_oddness(rng.below(30));
+    host.keep_alive(rng);
     let application = Application::start(&host.socket(), &model.ledger);
-    application.pace(
-        model.ledger.count(),
-        Duration::from_millis(dice.below(2500)),
-    );
-    let steps = 2 + dice.below(7);
+    application.pace(model.ledger.count(), Duration::from_millis(rng.below(2500)));
+    let steps = 2 + rng.below(7);
     for _ in 0..steps {
-        let moment = Instant::now() + Duration::from_millis(dice.below(500));
+        let moment = Instant::now() + Duration::from_millis(rng.below(500));
         while Instant::now() < moment {
-            host.keep_alive(dice);
+            host.keep_alive(rng);
             std::thread::sleep(wait::POLL);
         }
-        host.happening(model, dice);
+        host.happening(model, rng);
     }
     host.calm_down();
     model.set_oddness(0);
     let mut aside = BTreeSet::new();
     let (mut before, mut moved) = (None, Instant::now());
     while !(application.is_done() && model.is_settled(&aside)) {
-        host.keep_alive(dice);
+        host.keep_alive(rng);
         aside.append(&mut model.set_aside(logs, host.folder()));
         let totals = model.ledger.totals();
         let now = Some((totals, aside.len()));

@@ -1,16 +1,16 @@
 //! The `:authority` adapter in front of hyper (spec 3).
 
-mod random;
+mod fuzz;
 mod server;
 mod stall;
-use crate::support::wire;
+use crate::support::{rng::Rng, wire};
 
 use std::io;
 
 use echopost::limits;
 use server::{Outcome, adapted, serve};
 use wire::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Encoder, HEADERS, PADDED, PATH, PRIORITY, Random,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Encoder, HEADERS, PADDED, PATH, PRIORITY,
     connection, cuts, frame, hex, opening, plain_authority, recording, replaced, request,
 };
 
@@ -336,7 +336,7 @@ async fn a_flood_of_headers_ends_the_connection() {
             continued.clone()
         };
         let bytes = [opening(), start, flood].concat();
-        let error = adapted(Random(7).cut(&bytes, 100)).await.unwrap_err();
+        let error = adapted(Rng(7).cut(&bytes, 100)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{case}");
     }
 }

@@ -16,7 +16,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
-use crate::support::wire::{GOAWAY, HEADERS, RST_STREAM};
+use crate::support::wire::{Frame, GOAWAY, HEADERS, RST_STREAM};
 
 /// A client whose bytes come one part a read, with nothing to read in between.
 pub struct Scripted {
@@ -162,19 +162,16 @@ pub async fn serve(parts: Vec<Vec<u8>>, requests: usize) -> Outcome {
 
 async fn collect(answers: &mut DuplexStream, requests: usize) -> Outcome {
     let mut outcome = Outcome::default();
+    let mut input = Vec::new();
     while outcome.served.len() + outcome.reset.len() < requests && !outcome.dropped {
-        let mut head = [0; 9];
-        if answers.read_exact(&mut head).await.is_err() {
-            outcome.dropped = true;
-            break;
-        }
-        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        answers.read_exact(&mut payload).await.unwrap();
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        match head[3] {
+        let Some(frame) = Frame::take(&mut input) else {
+            outcome.dropped = !matches!(answers.read_buf(&mut input).await, Ok(1..));
+            continue;
+        };
+        match frame.kind {
             // Entry 8 of the static table is ":status 200".
-            HEADERS if payload.first() == Some(&0x88) => outcome.served.push(stream),
-            RST_STREAM => outcome.reset.push(stream),
+            HEADERS if frame.payload.first() == Some(&0x88) => outcome.served.push(frame.stream),
+            RST_STREAM => outcome.reset.push(frame.stream),
             GOAWAY => outcome.dropped = true,
             _ => {}
         }

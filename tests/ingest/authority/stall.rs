@@ -9,12 +9,10 @@ use echopost::ingest::authority::AuthorityAdapter;
 use echopost::limits::HEADER_STALL;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::authority::server::Scripted;
-use crate::support::wire::{
-    CONTINUATION, DATA, END_HEADERS, HEADERS, frame, opening, plain_authority, request,
-};
+use crate::support::wire::{DATA, END_HEADERS, HEADERS, frame, opening, plain_authority, request};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -35,79 +33,6 @@ async fn failure(adapter: &mut AuthorityAdapter<DuplexStream>) -> Option<ErrorKi
         }
     };
     timeout(HOUR, reading).await.ok()
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_begun_must_be_finished_in_time() {
-    let block = frame(HEADERS, END_HEADERS, 1, &request(&plain_authority(b"/a")));
-    let open = frame(HEADERS, 0, 1, &[0x83]);
-    for (case, after, sent) in [
-        ("nothing at all", false, Vec::new()),
-        ("half a preface", false, opening()[..12].to_vec()),
-        (
-            "a preface without SETTINGS",
-            false,
-            opening()[..24].to_vec(),
-        ),
-        ("half a frame header", true, block[..4].to_vec()),
-        ("half a header block", true, block[..12].to_vec()),
-        ("no continuation", true, open.clone()),
-        (
-            "half a continuation",
-            true,
-            [open, frame(CONTINUATION, 0, 1, &[0x86])].concat(),
-        ),
-    ] {
-        let (mut client, mut adapter) = pair();
-        if after {
-            client.write_all(&opening()).await.unwrap();
-        }
-        client.write_all(&sent).await.unwrap();
-        let start = Instant::now();
-        assert_eq!(
-            failure(&mut adapter).await,
-            Some(ErrorKind::TimedOut),
-            "{case}"
-        );
-        let late = start.elapsed() - HEADER_STALL;
-        assert!(
-            late < Duration::from_millis(10),
-            "{case}: {late:?} too late"
-        );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_trickle_does_not_buy_time() {
-    let block = frame(
-        HEADERS,
-        END_HEADERS,
-        1,
-        &request(&plain_authority(&[b'/'; 60])),
-    );
-    for (case, before, trickle) in [
-        ("preface", Vec::new(), opening()),
-        ("header block", opening(), block),
-    ] {
-        let (mut client, mut adapter) = pair();
-        client.write_all(&before).await.unwrap();
-        let writing = async {
-            for byte in trickle {
-                client.write_all(&[byte]).await.unwrap();
-                sleep(Duration::from_secs(1)).await;
-            }
-        };
-        let start = Instant::now();
-        let (failed, ()) = tokio::join!(
-            async { (failure(&mut adapter).await, start.elapsed()) },
-            writing
-        );
-        assert_eq!(failed.0, Some(ErrorKind::TimedOut), "{case}");
-        assert!(
-            failed.1 < HEADER_STALL + Duration::from_millis(10),
-            "{case}"
-        );
-    }
 }
 
 #[tokio::test(start_paused = true)]

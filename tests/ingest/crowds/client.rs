@@ -4,14 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::hostile::{Frame, Got, Raw, call};
-use crate::support::wire::{DATA, END_STREAM, HEADERS, RST_STREAM, frame};
-
-/// Frame types and a flag of RFC 9113 section 6.
-pub const SETTINGS: u8 = 4;
-pub const PING: u8 = 6;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const ACK: u8 = 1;
+use crate::support::raw::{Frame, Got, Raw, call};
+use crate::support::wire::{
+    ACK, DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 

@@ -1,4 +1,4 @@
-//! Clients that promise and do not keep it, many at once; an honest one beside them.
+//! Clients that promise and do not keep it, many at once; a well-behaved one beside them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::crowds::client::{Client, PING};
+use crate::crowds::client::Client;
 use crate::crowds::{ANY_KIB, PATIENCE, Trial, json, record};
-use crate::support::hostile::{Got, Raw, call, header_block_with, promise};
-use crate::support::siege::Siege;
+use crate::support::hostile_clients::HostileClients;
+use crate::support::raw::{Got, Raw, begun, call, header_block_with, promise};
 use crate::support::wait;
-use crate::support::wire::{DATA, END_HEADERS, HEADERS, frame, opening};
+use crate::support::wire::{DATA, END_HEADERS, HEADERS, PING, frame, opening};
 
 const LARGE: usize = 4_000_000;
 
@@ -19,17 +19,12 @@ fn odd(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|n| 2 * n + 1)
 }
 
-/// The start of a message and so many bytes of it.
-fn begun(promised: usize, sent: usize) -> Vec<u8> {
-    [promise(promised), vec![b' '; sent]].concat()
-}
-
-/// Honest clients are served beside the crowd, which makes no more of the agent than
+/// Well-behaved clients are served beside the crowd, which makes no more of the agent than
 /// any may; once it has gone, the agent is small again.
-fn beside<C>(load: &str, crowd: impl FnOnce(&Siege) -> C) {
+fn beside<C>(load: &str, crowd: impl FnOnce(&HostileClients) -> C) {
     let mut trial = Trial::start(load);
     let start = Instant::now();
-    let crowd = crowd(&trial.siege);
+    let crowd = crowd(&trial.hostile);
     trial.note("crowd there after", start.elapsed());
     trial.small_records();
     trial.peak(ANY_KIB);
@@ -58,19 +53,19 @@ fn many<C: Send>(count: usize, one: impl Fn() -> C + Sync) -> Vec<C> {
 
 /// Connections that begin as many calls as they are allowed, `most` at most, each of
 /// which promises a message and sends a part of it.
-fn promises(siege: &Siege, count: usize, most: u32, body: &[u8]) -> Vec<Client> {
-    promises_of(Client::settled, siege, count, most, body)
+fn promises(hostile: &HostileClients, count: usize, most: u32, body: &[u8]) -> Vec<Client> {
+    promises_of(Client::settled, hostile, count, most, body)
 }
 
 fn promises_of(
     connect: fn(&Path) -> Client,
-    siege: &Siege,
+    hostile: &HostileClients,
     count: usize,
     most: u32,
     body: &[u8],
 ) -> Vec<Client> {
     let crowd = many(count, || {
-        let mut client = connect(&siege.socket());
+        let mut client = connect(&hostile.socket());
         let mut sent = Vec::new();
         for stream in odd(client.streams.min(most)) {
             client.begin(stream);
@@ -89,40 +84,40 @@ fn promises_of(
 }
 
 /// Connections with one call each, which they do not wait for to be allowed.
-fn stalled(siege: &Siege, count: usize, body: &[u8]) -> Vec<Raw> {
+fn stalled(hostile: &HostileClients, count: usize, body: &[u8]) -> Vec<Raw> {
     let mut bytes = [opening(), call(1, b"", 0)].concat();
     // SETTINGS_MAX_FRAME_SIZE is 16,384.
     bytes.extend(body.chunks(16_384).flat_map(|part| frame(DATA, 0, 1, part)));
     many(count, || {
-        let mut raw = Raw::connect(&siege.socket());
+        let mut raw = Raw::connect(&hostile.socket());
         raw.try_send(&bytes);
         raw
     })
 }
 
 #[test]
-fn few_connections_full_of_promises_hold_nobody() {
+fn few_connections_full_of_promises_hold_no_other() {
     for sent in [4_200, 20_000] {
-        beside(&format!("4 x 64 that send {sent} of 30,000"), |siege| {
-            promises(siege, 4, 64, &begun(30_000, sent))
+        beside(&format!("4 x 64 that send {sent} of 30,000"), |hostile| {
+            promises(hostile, 4, 64, &begun(30_000, sent))
         });
     }
 }
 
 #[test]
-fn more_promises_than_places_hold_nobody() {
+fn more_promises_than_places_hold_no_other() {
     for sent in [0, 8_000, 20_000] {
-        beside(&format!("250 that send {sent} of 4 MB"), |siege| {
-            stalled(siege, 250, &begun(LARGE, sent))
+        beside(&format!("250 that send {sent} of 4 MB"), |hostile| {
+            stalled(hostile, 250, &begun(LARGE, sent))
         });
     }
 }
 
 /// All that they may send unasked: it takes them into the line.
 #[test]
-fn more_promises_with_a_full_window_than_places_hold_nobody() {
-    beside("250 that send a window of 4 MB", |siege| {
-        pushing(siege, 250, 22_528)
+fn more_promises_with_a_full_window_than_places_hold_no_other() {
+    beside("250 that send a window of 4 MB", |hostile| {
+        pushing(hostile, 250, 22_528)
     });
 }
 
@@ -142,7 +137,7 @@ impl Drop for Pushing {
 }
 
 /// Goes on until they are asked for no more.
-fn pushing(siege: &Siege, count: usize, length: usize) -> Pushing {
+fn pushing(hostile: &HostileClients, count: usize, length: usize) -> Pushing {
     let (gone, sent) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
@@ -150,7 +145,7 @@ fn pushing(siege: &Siege, count: usize, length: usize) -> Pushing {
     let body: Arc<[u8]> = begun(LARGE, length - 5).into();
     let threads = (0..count)
         .map(|_| {
-            let mut client = Client::connect(&siege.socket());
+            let mut client = Client::connect(&hostile.socket());
             let (gone, sent, body) = (Arc::clone(&gone), Arc::clone(&sent), Arc::clone(&body));
             std::thread::spawn(move || {
                 client.begin(1);
@@ -184,18 +179,18 @@ fn pushing(siege: &Siege, count: usize, length: usize) -> Pushing {
     crowd
 }
 
-/// As many as have a place: beyond, nothing tells them from honest ones before they stop.
+/// As many as have a place: beyond, nothing tells them from well-behaved ones before they stop.
 #[test]
-fn bodies_of_which_a_quarter_is_missing_hold_nobody() {
-    beside("190 that send 3 of 4 MB", |siege| {
-        pushing(siege, 190, 3_000_000)
+fn bodies_of_which_a_quarter_is_missing_hold_no_other() {
+    beside("190 that send 3 of 4 MB", |hostile| {
+        pushing(hostile, 190, 3_000_000)
     });
 }
 
 #[test]
 fn large_records_are_taken_beside_stalled_ones() {
-    taken_beside("60 that send 20,000 of 4 MB", 50, 500_000, |siege| {
-        stalled(siege, 60, &begun(LARGE, 20_000))
+    taken_beside("60 that send 20,000 of 4 MB", 50, 500_000, |hostile| {
+        stalled(hostile, 60, &begun(LARGE, 20_000))
     });
 }
 
@@ -203,19 +198,24 @@ fn large_records_are_taken_beside_stalled_ones() {
 #[test]
 fn the_largest_records_are_taken_beside_full_windows() {
     let body = begun(LARGE, 200_000);
-    taken_beside("190 x as allowed, deaf", 8, 3_900_000, |siege| {
-        promises_of(Client::deaf, siege, 190, 64, &body)
+    taken_beside("190 x as allowed, deaf", 8, 3_900_000, |hostile| {
+        promises_of(Client::deaf, hostile, 190, 64, &body)
     });
 }
 
-fn taken_beside<C>(load: &str, count: usize, bytes: usize, crowd: impl FnOnce(&Siege) -> C) {
+fn taken_beside<C>(
+    load: &str,
+    count: usize,
+    bytes: usize,
+    crowd: impl FnOnce(&HostileClients) -> C,
+) {
     let mut trial = Trial::start(&format!("{load}, {count} x 1 of {bytes} bytes"));
-    let socket = trial.siege.socket();
-    let crowd = crowd(&trial.siege);
+    let socket = trial.hostile.socket();
+    let crowd = crowd(&trial.hostile);
     let json = json(bytes);
     let answers: Vec<_> = std::thread::scope(|scope| {
-        let honest = |_| scope.spawn(|| record(&socket, &json));
-        let threads: Vec<_> = (0..count).map(honest).collect();
+        let client = |_| scope.spawn(|| record(&socket, &json));
+        let threads: Vec<_> = (0..count).map(client).collect();
         trial.small_records();
         let answers = threads.into_iter().map(|thread| thread.join());
         answers.map(|answer| answer.expect("a client")).collect()
@@ -232,13 +232,13 @@ fn taken_beside<C>(load: &str, count: usize, bytes: usize, crowd: impl FnOnce(&S
 }
 
 /// Calls that are begun and left, and then such as have many headers.
-fn headers(siege: &Siege, fields: usize) -> (Vec<Client>, Vec<Raw>) {
-    let open = promises(siege, 32, 64, b"");
+fn headers(hostile: &HostileClients, fields: usize) -> (Vec<Client>, Vec<Raw>) {
+    let open = promises(hostile, 32, 64, b"");
     let block = header_block_with(&vec![("n", "v"); fields]);
     let mut bytes = opening();
     bytes.extend(odd(64).flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &block)));
     let fat = many(158, || {
-        let mut raw = Raw::connect(&siege.socket());
+        let mut raw = Raw::connect(&hostile.socket());
         raw.try_send(&bytes);
         raw
     });
@@ -248,15 +248,15 @@ fn headers(siege: &Siege, fields: usize) -> (Vec<Client>, Vec<Raw>) {
 /// More than a header list may have.
 #[test]
 fn headers_of_too_many_fields_take_little() {
-    beside("32 x 64 open calls, 158 x 64 of 440 fields", |siege| {
-        headers(siege, 440)
+    beside("32 x 64 open calls, 158 x 64 of 440 fields", |hostile| {
+        headers(hostile, 440)
     });
 }
 
 #[test]
 fn headers_of_many_fields_take_little() {
-    beside("32 x 64 open calls, 158 x 64 of 100 fields", |siege| {
-        headers(siege, 100)
+    beside("32 x 64 open calls, 158 x 64 of 100 fields", |hostile| {
+        headers(hostile, 100)
     });
 }
 
@@ -264,8 +264,8 @@ fn headers_of_many_fields_take_little() {
 fn half_sent_bodies_take_little() {
     for (promised, sent) in [(20_000, 10_000), (45_056, 22_528), (LARGE, 100_000)] {
         let load = format!("190 x as allowed that send {sent} of {promised}");
-        beside(&load, |siege| {
-            promises(siege, 190, 64, &begun(promised, sent - 5))
+        beside(&load, |hostile| {
+            promises(hostile, 190, 64, &begun(promised, sent - 5))
         });
     }
 }
@@ -273,8 +273,8 @@ fn half_sent_bodies_take_little() {
 #[test]
 fn bodies_of_clients_that_acknowledge_nothing_take_little() {
     let body = begun(LARGE, 200_000);
-    beside("190 x as allowed with windows of 64 KiB", |siege| {
-        promises_of(Client::deaf, siege, 190, 64, &body)
+    beside("190 x as allowed with windows of 64 KiB", |hostile| {
+        promises_of(Client::deaf, hostile, 190, 64, &body)
     });
 }
 
@@ -283,9 +283,9 @@ fn bodies_of_clients_that_acknowledge_nothing_take_little() {
 fn half_sent_bodies_of_clients_that_ignore_the_settings_take_little() {
     let mut bytes = opening();
     bytes.extend(odd(64).flat_map(|stream| call(stream, &begun(2_000, 1_000), 0)));
-    beside("190 x 64 that send 1,000 of 2,000", |siege| {
+    beside("190 x 64 that send 1,000 of 2,000", |hostile| {
         many(190, || {
-            let mut raw = Raw::connect(&siege.socket());
+            let mut raw = Raw::connect(&hostile.socket());
             raw.try_send(&bytes);
             raw
         })
@@ -294,9 +294,9 @@ fn half_sent_bodies_of_clients_that_ignore_the_settings_take_little() {
 
 /// On as many streams as they are allowed, `count` connections send their bodies in
 /// pieces of 256 bytes with something between, `pieces` of them on each stream.
-fn pieces(siege: &Siege, count: usize, pieces: usize, between: &[u8]) -> Vec<Client> {
+fn pieces(hostile: &HostileClients, count: usize, pieces: usize, between: &[u8]) -> Vec<Client> {
     many(count, || {
-        let mut client = Client::settled(&siege.socket());
+        let mut client = Client::settled(&hostile.socket());
         let streams: Vec<u32> = odd(client.streams.min(64)).collect();
         for &stream in &streams {
             client.begin(stream);
@@ -329,16 +329,16 @@ fn unknown() -> Vec<u8> {
 
 #[test]
 fn small_pieces_of_bodies_do_not_keep_what_came_between() {
-    beside("150 x as allowed, 80 pieces, 16 KiB between", |siege| {
-        pieces(siege, 150, 80, &unknown())
+    beside("150 x as allowed, 80 pieces, 16 KiB between", |hostile| {
+        pieces(hostile, 150, 80, &unknown())
     });
 }
 
 /// Calls in line have taken a window, and are given another.
 #[test]
 fn all_small_pieces_that_flow_control_allows_do_not_keep_what_came_between() {
-    beside("150 x as allowed, 250 pieces, 16 KiB between", |siege| {
-        pieces(siege, 150, 250, &unknown())
+    beside("150 x as allowed, 250 pieces, 16 KiB between", |hostile| {
+        pieces(hostile, 150, 250, &unknown())
     });
 }
 
@@ -349,16 +349,17 @@ fn pings() -> Vec<u8> {
 
 #[test]
 fn small_pieces_of_bodies_do_not_keep_pings() {
-    beside("150 x as allowed, 20 pieces, 480 PINGs between", |siege| {
-        pieces(siege, 150, 20, &pings())
-    });
+    beside(
+        "150 x as allowed, 20 pieces, 480 PINGs between",
+        |hostile| pieces(hostile, 150, 20, &pings()),
+    );
 }
 
 /// A window first, which takes them into the line.
 #[test]
 fn small_pieces_of_calls_in_line_do_not_keep_pings() {
-    beside("8 x as allowed in line, 40 pieces, 480 PINGs", |siege| {
-        let mut crowd = promises(siege, 8, 64, &begun(LARGE, 22_523));
+    beside("8 x as allowed in line, 40 pieces, 480 PINGs", |hostile| {
+        let mut crowd = promises(hostile, 8, 64, &begun(LARGE, 22_523));
         for client in &mut crowd {
             let streams: Vec<u32> = client.own.keys().copied().collect();
             send_pieces(client, &streams, 40, &pings());

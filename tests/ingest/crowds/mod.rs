@@ -1,5 +1,5 @@
-//! Crowds of clients (spec 3): those who follow flow control are all served, those who
-//! do not hold nobody up, and the agent stays small beside either and afterwards.
+//! Crowds of clients (spec 3): those that follow flow control are all served, those that
+//! do not hold no other up, and the agent stays small beside either and afterwards.
 #![cfg(target_os = "linux")]
 
 mod client;
@@ -12,12 +12,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::hostile_clients::HostileClients;
 use support::sender::{Sender, block_on};
-use support::siege::Siege;
 use support::wait;
 
 /// The most that well-behaved clients may make of the agent (spec 3) …
-const HONEST_KIB: u64 = 32 * 1024;
+const WELL_BEHAVED_KIB: u64 = 32 * 1024;
 /// … and any.
 const ANY_KIB: u64 = 48 * 1024;
 /// The most that it has once a crowd has gone: 3 MiB are the agent without one.
@@ -35,7 +35,7 @@ const CROWD_SERVED: Duration = Duration::from_secs(180);
 /// An agent for one crowd, and what the crowd makes of it: all figures are there to be
 /// read before the first broken promise fails the test.
 struct Trial {
-    siege: Siege,
+    hostile: HostileClients,
     /// What it has before the crowd.
     alone_kib: u64,
     figures: String,
@@ -51,10 +51,10 @@ impl Trial {
         };
         // Both ends of hundreds of connections may be more than the usual 1024.
         setrlimit(Resource::Nofile, all).expect("more descriptors");
-        let siege = Siege::of_the_shipped();
+        let hostile = HostileClients::of_the_shipped();
         Trial {
-            alone_kib: siege.agent.rss_kib().expect("its size"),
-            siege,
+            alone_kib: hostile.agent.rss_kib().expect("its size"),
+            hostile,
             figures: format!("LOAD {load}:"),
             broken: Vec::new(),
         }
@@ -80,7 +80,7 @@ impl Trial {
     /// Small records of newcomers, one after the other.
     fn small_records(&mut self) {
         let records: Vec<_> = (0..3)
-            .map(|_| record(&self.siege.socket(), r#""small""#))
+            .map(|_| record(&self.hostile.socket(), r#""small""#))
             .collect();
         self.note("small records", &records);
         for taken in records {
@@ -90,18 +90,18 @@ impl Trial {
     }
 
     fn peak(&mut self, most_kib: u64) {
-        let peak = self.siege.agent.hwm_kib().expect("its peak");
+        let peak = self.hostile.agent.hwm_kib().expect("its peak");
         self.note("peak KiB", peak);
         self.expect(peak <= most_kib, ("peak KiB", peak, "at most", most_kib));
     }
 
     /// Once the crowd's connections are closed.
     fn small_again(&mut self) {
-        let rss = || self.siege.agent.rss_kib().expect("its size");
+        let rss = || self.hostile.agent.rss_kib().expect("its size");
         let (gone, with) = (Instant::now(), rss());
         let small = wait::within(GIVEN_BACK, || rss() <= LEFT_KIB);
         let (took, now) = (gone.elapsed(), rss());
-        let own = self.siege.agent.anonymous_kib().expect("its own");
+        let own = self.hostile.agent.anonymous_kib().expect("its own");
         let alone = ("alone", self.alone_kib);
         self.note(
             "KiB",

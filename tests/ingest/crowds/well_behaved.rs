@@ -9,11 +9,12 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::crowds::client::{ACK, PING, SETTINGS};
-use crate::crowds::{CROWD_SERVED, HONEST_KIB, Trial, json};
-use crate::support::hostile::{Got, Raw, whole_call};
+use crate::crowds::{CROWD_SERVED, Trial, WELL_BEHAVED_KIB, json};
+use crate::support::raw::{Got, Raw, whole_call};
 use crate::support::sender::{Sender, block_on};
-use crate::support::wire::{DATA, END_STREAM, HEADERS, RST_STREAM, frame, opening};
+use crate::support::wire::{
+    ACK, DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, frame, opening,
+};
 
 /// A parameter of RFC 9113 section 6.5.2.
 const MAX_CONCURRENT_STREAMS: u16 = 3;
@@ -91,10 +92,10 @@ impl Crowd {
 /// make of it, and gives that back.
 fn served(load: &str, crowd: Crowd) {
     let mut trial = Trial::start(load);
-    let (failures, took) = crowd.run(&trial.siege.socket());
+    let (failures, took) = crowd.run(&trial.hostile.socket());
     trial.note("took", took);
     trial.none_failed(crowd.connections * crowd.calls, &failures);
-    trial.peak(HONEST_KIB);
+    trial.peak(WELL_BEHAVED_KIB);
     trial.small_again();
     trial.end();
 }
@@ -170,13 +171,13 @@ fn a_burst_on_a_fresh_connection_is_served() {
 fn a_burst_on_a_fresh_connection_beside_a_few_others_is_served() {
     let mut trial = Trial::start("a burst of 40 beside 3 connections");
     let others: Vec<_> = (0..3)
-        .map(|_| Caller::connect(&trial.siege.socket()))
+        .map(|_| Caller::connect(&trial.hostile.socket()))
         .collect();
     let burst = Crowd {
         warmed: false,
         ..kept(1, 40, 40, 7)
     };
-    let (failures, took) = burst.run(&trial.siege.socket());
+    let (failures, took) = burst.run(&trial.hostile.socket());
     trial.note("took", took);
     trial.none_failed(40, &failures);
     drop(others);
@@ -213,7 +214,7 @@ fn records_about_as_large_as_a_window_are_taken_beside_large_ones() {
 
 fn served_together(load: &str, crowds: &[Crowd]) {
     let mut trial = Trial::start(load);
-    let socket = trial.siege.socket();
+    let socket = trial.hostile.socket();
     let (failures, took) = block_on(async {
         let mut connected = Vec::new();
         for crowd in crowds {
@@ -233,7 +234,7 @@ fn served_together(load: &str, crowds: &[Crowd]) {
     trial.note("took", took);
     let calls = crowds.iter().map(|crowd| crowd.connections * crowd.calls);
     trial.none_failed(calls.sum(), &failures);
-    trial.peak(HONEST_KIB);
+    trial.peak(WELL_BEHAVED_KIB);
     trial.small_again();
     trial.end();
 }
@@ -307,16 +308,16 @@ impl Caller {
 /// of them by then.
 fn told_to_end(stopped: bool) {
     let mut trial = Trial::start(&format!("SIGTERM beside whole calls, stopped: {stopped}"));
-    let socket = trial.siege.socket();
+    let socket = trial.hostile.socket();
     let mut callers: Vec<_> = (0..32).map(|_| Caller::connect(&socket)).collect();
     if stopped {
-        trial.siege.agent.stop();
+        trial.hostile.agent.stop();
     }
     for caller in &mut callers {
         caller.write();
     }
-    trial.siege.agent.signal(Signal::TERM);
-    trial.siege.agent.signal(Signal::CONT);
+    trial.hostile.agent.signal(Signal::TERM);
+    trial.hostile.agent.signal(Signal::CONT);
     let told = Instant::now();
     let calls = callers.iter().map(|caller| caller.calls as usize).sum();
     let failures: Failures = std::thread::scope(|scope| {
@@ -334,9 +335,9 @@ fn told_to_end(stopped: bool) {
 #[test]
 fn calls_of_more_connections_than_places_are_answered_at_the_end() {
     let mut trial = Trial::start("SIGTERM beside 600 connections");
-    let socket = trial.siege.socket();
+    let socket = trial.hostile.socket();
     let mut callers: Vec<_> = (0..600).map(|_| Caller::at_once(&socket)).collect();
-    trial.siege.agent.signal(Signal::TERM);
+    trial.hostile.agent.signal(Signal::TERM);
     let told = Instant::now();
     let failures: Failures = callers.iter_mut().flat_map(Caller::failures).collect();
     trial.note("answered after", told.elapsed());
@@ -350,6 +351,6 @@ fn calls_that_came_whole_before_the_end_are_answered() {
 }
 
 #[test]
-fn calls_that_nobody_had_read_before_the_end_are_answered() {
+fn calls_that_were_not_read_before_the_end_are_answered() {
     told_to_end(true);
 }

@@ -10,14 +10,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::activation::unit::{DEADLINE, Unit, call, call_timed, sleep_micros};
 use crate::support::agent::names_in;
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 use crate::support::server::MainServer;
 use crate::support::temp_folder;
 
 /// Applications at a time, each with a unit of its own.
 const LANES: u64 = 8;
 /// Calls of each.
-const ROUNDS: u64 = 10;
+const ROUNDS: u64 = 5;
 
 #[test]
 fn no_call_fails_and_no_record_is_lost_around_the_exit() {
@@ -56,10 +56,10 @@ fn no_call_fails_and_no_record_is_lost_around_the_exit() {
 }
 
 fn log_around_exits(unit: &Unit, lane: u64) {
-    let mut dice = Dice(lane);
+    let mut rng = Rng(lane);
     for round in 0..ROUNDS {
         if round > 0 {
-            wait_for_the_exit(&unit.folder, &mut dice);
+            wait_for_the_exit(&unit.folder, &mut rng);
         }
         let number = lane * ROUNDS + round;
         let answer = call(unit.connect(), &number.to_string());
@@ -68,10 +68,10 @@ fn log_around_exits(unit: &Unit, lane: u64) {
 }
 
 /// Sleeps so that the next call falls near the agent's leaving.
-fn wait_for_the_exit(folder: &Path, dice: &mut Dice) {
-    match dice.below(3) {
+fn wait_for_the_exit(folder: &Path, rng: &mut Rng) {
+    match rng.below(3) {
         // By the clock: 2 s of quiet, a probe, and all that may happen.
-        0 => sleep_micros(1_950_000 + dice.below(400_000)),
+        0 => sleep_micros(1_950_000 + rng.below(400_000)),
         // While the store is closed and the process ends.
         kind => {
             let end = Instant::now() + DEADLINE;
@@ -80,17 +80,17 @@ fn wait_for_the_exit(folder: &Path, dice: &mut Dice) {
                 assert!(Instant::now() < end, "the agent does not leave");
                 sleep_micros(100);
             }
-            sleep_micros(dice.below(if kind == 1 { 2_000 } else { 40_000 }));
+            sleep_micros(rng.below(if kind == 1 { 2_000 } else { 40_000 }));
         }
     }
 }
 
 /// Clients that call without a pause while one agent after the other is stopped.
 #[test]
-fn a_stopped_agent_leaves_those_who_wait_to_the_next() {
+fn a_stopped_agent_leaves_waiting_clients_to_the_next() {
     const CLIENTS: u64 = 4;
     const STOPS: u64 = 12;
-    /// Less than what an agent grants who has connected and says nothing yet.
+    /// Less than what an agent grants a client that has connected and says nothing yet.
     const SILENT: Duration = Duration::from_millis(200);
     /// Less than what it grants those it serves.
     const HELD_UP: Duration = Duration::from_secs(1);
@@ -127,11 +127,11 @@ fn a_stopped_agent_leaves_those_who_wait_to_the_next() {
             })
             .collect();
         let supervisor = scope.spawn(|| {
-            let dice = Mutex::new(Dice(1));
+            let rng = Mutex::new(Rng(1));
             unit.supervise(&over, |agent| {
                 if stops.load(Relaxed) < STOPS {
                     agent.wait_event("agent_started", DEADLINE);
-                    sleep_micros(dice.lock().expect("a lock").below(150_000));
+                    sleep_micros(rng.lock().expect("a lock").below(150_000));
                     let pid = Pid::from_raw(agent.pid().cast_signed()).expect("a process id");
                     kill_process(pid, Signal::TERM).expect("signal the agent");
                     stops.fetch_add(1, Relaxed);

@@ -1,5 +1,5 @@
 //! Socket activation (spec 5.9): the tests are the systemd that holds the socket
-//! and starts an agent when somebody connects.
+//! and starts an agent when a client connects.
 #![cfg(target_os = "linux")]
 
 mod exits;
@@ -15,12 +15,14 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::support::fixture;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
+use support::raw::Raw;
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
-use support::{raw, store, temp_folder, wait};
+use support::{stale_socket, store, temp_folder, wait};
 use unit::{DEADLINE, PASS, Unit, call, sleep_micros};
 
 fn inode(path: &Path) -> u64 {
@@ -35,10 +37,10 @@ fn the_passed_socket_is_served_and_its_file_is_never_touched() {
     let socket = folder.path().join("data-nadhi-agent.sock");
     // What an agent of before there was a unit left where its name led.
     fs::create_dir(folder.path().join(".agent")).expect("a folder");
-    raw::stale(&folder.path().join(".agent/socket-0123456789abcdef"));
+    stale_socket(&folder.path().join(".agent/socket-0123456789abcdef"));
     let file = inode(&socket);
 
-    // Who came before the agent is served, too.
+    // A client that came before the agent is served, too.
     let early = unit.connect();
     let mut agent = unit.start();
     call(early, "1").expect("acknowledged");
@@ -152,7 +154,7 @@ fn a_socket_for_another_process_is_not_taken() {
 
 /// The first one is held up, so that only the second could answer.
 #[test]
-fn a_second_agent_leaves_and_takes_nobody_from_the_socket() {
+fn a_second_agent_leaves_and_takes_no_client_from_the_socket() {
     let folder = temp_folder();
     let server = MainServer::new_down();
     let unit = Unit::new(folder.path(), &server);
@@ -170,16 +172,14 @@ fn a_second_agent_leaves_and_takes_nobody_from_the_socket() {
     assert_eq!(store::records(folder.path()).len(), 2);
 }
 
-/// It would take the file of the socket away from those who hold it, and then itself.
+/// It would take the file of the socket away from its holder, and then itself.
 #[test]
 fn an_agent_that_is_started_by_hand_leaves_the_socket_alone() {
     let folder = temp_folder();
     let server = MainServer::new_up();
     let unit = Unit::new(folder.path(), &server);
     let file = inode(&unit.folder.join("data-nadhi-agent.sock"));
-    let mut by_hand = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
+    let mut by_hand = fixture::spawn(folder.path(), &server);
     by_hand.expect_exit(73, DEADLINE);
     let stderr = by_hand.stderr();
     assert!(
@@ -193,7 +193,7 @@ fn an_agent_that_is_started_by_hand_leaves_the_socket_alone() {
     call(unit.connect(), "1").expect("acknowledged");
 }
 
-/// The passed socket answers whoever holds the lock: it says nothing about another
+/// The passed socket answers whichever agent holds the lock: it says nothing about another
 /// agent, which may just be leaving.
 #[test]
 fn an_agent_that_is_leaving_is_waited_for() {
@@ -223,7 +223,7 @@ fn an_agent_that_is_leaving_is_waited_for() {
     assert!(starts <= 3, "{starts} agents");
 }
 
-/// A client that says nothing keeps the agent at the door for a moment, where
+/// A client that says nothing keeps the agent waiting for a moment, where
 /// another one finds it.
 #[test]
 fn an_agent_that_stays_after_all_accepts_again() {
@@ -243,7 +243,7 @@ fn stays_after_all() -> bool {
     // A client that comes during the probe before it leaves, and says nothing.
     let (socket, silent) = (agent.socket(), Mutex::new(None));
     server.on_get(move |_| {
-        *silent.lock().expect("the client") = Some(raw::silent(&socket));
+        *silent.lock().expect("the client") = Some(Raw::connect(&socket));
         Answer::status(200)
     });
     wait::until(DEADLINE, "the probe before it leaves", || {

@@ -51,12 +51,12 @@ impl Unit {
     /// Connects and calls, like the SDK: what must never fail is the connect.
     pub fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.folder.join("data-nadhi-agent.sock"));
-        let stream = stream.expect("somebody listens");
+        let stream = stream.expect("a listener");
         stream.set_nonblocking(true).expect("non-blocking");
         stream
     }
 
-    /// Starts an agent whenever somebody waits and none runs, until `over`; tells
+    /// Starts an agent whenever a client waits and none runs, until `over`; tells
     /// how many. Each must end by itself with exit code 0.
     pub fn supervise(&self, over: &AtomicBool, watch: impl Fn(&mut Agent)) -> u64 {
         let mut started = 0;

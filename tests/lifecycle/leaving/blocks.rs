@@ -6,8 +6,9 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::leaving::{DEADLINE, send};
+use crate::leaving::DEADLINE;
 use crate::support::agent::{Agent, names_in};
+use crate::support::fixture::Fixture;
 use crate::support::server::MainServer;
 use crate::support::{preload, temp_folder, wait};
 
@@ -27,7 +28,7 @@ fn the_data_files_name_goes_before_the_lock_and_its_blocks_after_it() {
         .preload(&library)
         .spawn();
     agent.wait_socket();
-    send(&agent.socket(), "1");
+    agent.send("1");
     let data = folder.path().join("lmdb/data.mdb");
     assert!(data.is_file());
     server.up();
@@ -49,14 +50,8 @@ fn the_data_files_name_goes_before_the_lock_and_its_blocks_after_it() {
 
 #[test]
 fn in_standby_the_blocks_go_with_the_name() {
-    let folder = temp_folder();
-    let mut server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .arg("-standby")
-        .spawn();
-    agent.wait_socket();
-    send(&agent.socket(), "1");
+    let (folder, mut server, agent) = Fixture::standby(MainServer::new_down()).parts();
+    agent.send("1");
     let before = agent.events_named("standby").len();
     server.up();
     wait::until(DEADLINE, "sleep", || {

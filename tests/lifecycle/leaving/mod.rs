@@ -1,5 +1,5 @@
 //! Leaving (spec 5.4) and what is left (spec 2): nothing that was acknowledged,
-//! and nobody who had found the door open.
+//! and no client that had found the socket.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))] // LD_PRELOAD, /proc
 mod blocks;
@@ -12,23 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::support::fixture::{self, Fixture};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use rustix::process::Signal;
 use support::agent::{Agent, names_in};
-use support::raw;
+use support::raw::{self, Raw};
 use support::sender::{Sender, block_on};
 use support::server::{Answer, MainServer};
 use support::{temp_folder, wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// 500 ms in spec 5.4; the rest is for a debug build on a machine that stands still.
-/// Who waited for a client would take 5 s.
+/// An agent that waited for a client would take 5 s.
 const GONE: Duration = Duration::from_secs(4);
-
-fn send(socket: &Path, json: &str) {
-    let answer = block_on(Sender::reconnecting(socket).send(json, &["p"], "k"));
-    assert!(answer.expect("an answer").success);
-}
 
 fn wait_hidden(agent: &Agent) -> Instant {
     let socket = agent.socket();
@@ -48,11 +44,8 @@ fn a_drained_agent_leaves_its_sessions_and_nothing_else() {
     fs::write(folder.path().join("agent-status.lock"), "old").expect("write");
     let mut server = MainServer::new_down();
     let started = Instant::now();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
-    send(&agent.socket(), "1");
+    let mut agent = fixture::start(folder.path(), &server);
+    agent.send("1");
     agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
     assert_eq!(
         names_in(folder.path()),
@@ -82,7 +75,7 @@ fn a_drained_agent_leaves_its_sessions_and_nothing_else() {
         started.elapsed().as_millis() > 1500
     });
     let last_call = Instant::now();
-    send(&agent.socket(), "2");
+    agent.send("2");
     called.store(true, Relaxed);
     wait_hidden(&agent);
     let (age, quiet) = (started.elapsed(), last_call.elapsed());
@@ -100,10 +93,7 @@ fn an_agent_without_a_call_stays_for_three_seconds() {
     let folder = temp_folder();
     let server = MainServer::new_up();
     let started = Instant::now();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let mut agent = fixture::start(folder.path(), &server);
     wait_hidden(&agent);
     assert!(started.elapsed() >= Duration::from_secs(3));
     agent.expect_exit(0, DEADLINE);
@@ -117,17 +107,14 @@ fn no_two_agents_are_quiet_for_the_same_time() {
     let server = MainServer::new_up();
     let quiet = || {
         let folder = temp_folder();
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_socket();
+        let agent = fixture::start(folder.path(), &server);
         // So late that it is the quiet and not the age that keeps the agent.
         let started = Instant::now();
         wait::until(DEADLINE, "the time", || {
             started.elapsed() > Duration::from_millis(1200)
         });
         let last_call = Instant::now();
-        send(&agent.socket(), "1");
+        agent.send("1");
         wait_hidden(&agent);
         last_call.elapsed()
     };
@@ -149,12 +136,7 @@ fn no_two_agents_are_quiet_for_the_same_time() {
 /// A monitor connects all the time, says nothing, and stays for a while.
 #[test]
 fn a_monitor_that_connects_and_calls_nothing_cannot_hold_the_agent() {
-    let folder = temp_folder();
-    let server = MainServer::new_up();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let (folder, _server, mut agent) = Fixture::up().parts();
     let mut monitors = std::collections::VecDeque::new();
     wait::until(DEADLINE, "the agent has left", || {
         // One for each time that is looked, a few hundred milliseconds long.
@@ -181,7 +163,7 @@ fn stuck_clients(socket: &Path) -> impl Sized + use<> {
         .block_on(kept.send("\"kept\"", &[], ""))
         .expect("an answer");
     (
-        raw::silent(socket),
+        Raw::connect(socket),
         raw::half_open(socket),
         raw::half_sent(socket, 100, 50),
         (runtime, kept),
@@ -190,12 +172,7 @@ fn stuck_clients(socket: &Path) -> impl Sized + use<> {
 
 #[test]
 fn stuck_clients_cannot_hold_the_agent() {
-    let folder = temp_folder();
-    let server = MainServer::new_up();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let (folder, server, mut agent) = Fixture::up().parts();
     let stuck = stuck_clients(&agent.socket());
     let hidden = wait_hidden(&agent);
     agent.expect_exit(0, DEADLINE);
@@ -218,7 +195,7 @@ fn wait_stopped(agent: &Agent) {
 /// just before it was removed.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))] // LD_PRELOAD
-fn who_found_the_socket_is_served_while_the_agent_leaves() {
+fn a_client_that_found_the_socket_is_served_while_the_agent_leaves() {
     assert!((0..5).any(|_| is_served_late()), "held up again and again");
 }
 
@@ -282,9 +259,7 @@ fn a_server_that_goes_away_again_finds_the_agent_there() {
     // Found healthy once and not again, so that it does not leave before.
     let mut first = true;
     server.on_get(move |_| Answer::status(if std::mem::take(&mut first) { 200 } else { 503 }));
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
+    let mut agent = fixture::spawn(folder.path(), &server);
     agent.wait_event("main_healthy_not_accepting_logs", DEADLINE);
     server.down();
     server.set_health(200);
@@ -292,7 +267,7 @@ fn a_server_that_goes_away_again_finds_the_agent_there() {
     let flag = folder.path().join("agent-status.lock");
     assert!(flag.exists());
     assert!(agent.is_running());
-    send(&agent.socket(), "7");
+    agent.send("7");
     server.up();
     server.wait_delivered(1, DEADLINE);
     assert!(!flag.exists());

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::support::fixture;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::agent::{Agent, Builder};
@@ -320,7 +321,7 @@ fn a_damaged_record_is_kept_at_its_path_too() {
 /// An operator's loop that moves the log away, sends it on and removes it.
 #[test]
 fn no_record_is_in_no_file_while_the_log_is_moved_again_and_again() {
-    const COUNT: usize = 800;
+    const COUNT: usize = 400;
     const MILLISECOND: Duration = Duration::from_millis(1);
     let (folder, elsewhere) = (temp_folder(), temp_folder());
     let mut server = MainServer::new_down();
@@ -330,10 +331,7 @@ fn no_record_is_in_no_file_while_the_log_is_moved_again_and_again() {
         true => Answer::status(422),
         false => Answer::ok(),
     });
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
+    let mut agent = fixture::start(folder.path(), &server);
     let name = |number: usize| match is_refused(number) {
         true => format!("{number} refused"),
         false => format!("{number}"),

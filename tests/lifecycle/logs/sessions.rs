@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{DEADLINE, RUNNING, names, text};
-use crate::support::agent::Agent;
+use crate::support::fixture;
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
 
@@ -64,9 +64,7 @@ fn only_old_sessions_with_nothing_but_running_logs_are_removed() {
     make("session-2019-01-07T00-00-00Z", &[]);
     let before: HashSet<_> = names(folder.path());
     let server = MainServer::new_down();
-    let _agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
+    let _agent = fixture::spawn(folder.path(), &server);
     // The newest of those that go is the last.
     let last = folder.path().join(numbered(3));
     wait::until(DEADLINE, "the old ones gone", || !last.exists());

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::name::{DEADLINE, STRANGER, link, send};
 use crate::support::agent::{Agent, Builder};
+use crate::support::fixture;
 use crate::support::server::MainServer;
 use crate::support::{copy_executable, temp_folder};
 
@@ -33,10 +34,7 @@ fn the_link_is_shown_where_its_own_user_alone_may_send() {
         let folder = temp_folder();
         fs::set_permissions(folder.path(), Permissions::from_mode(mode)).expect("chmod");
         let server = MainServer::new_down();
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_socket();
+        let agent = fixture::start(folder.path(), &server);
         assert!(link(folder.path()).is_some(), "{mode:o}");
         let agent_folder = fs::metadata(folder.path().join(".agent")).expect(".agent");
         assert_eq!(agent_folder.mode() & 0o7777, 0o700);
@@ -48,7 +46,7 @@ fn the_link_is_shown_where_its_own_user_alone_may_send() {
             let line = format!("{set}:\t0000000000000000");
             assert!(status.lines().any(|found| found == line), "{status}");
         }
-        send(&agent.socket(), "1");
+        agent.send("1");
     }
 }
 
@@ -182,13 +180,10 @@ fn expect_left_alone(places: &[&str]) {
             }
         }
         let server = MainServer::new_down();
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_socket();
+        let mut agent = fixture::start(folder.path(), &server);
         let name = fs::symlink_metadata(agent.socket()).expect("the name");
         assert!(name.file_type().is_socket(), "{what}");
-        send(&agent.socket(), "1");
+        agent.send("1");
         agent.signal(rustix::process::Signal::TERM);
         agent.expect_exit(0, DEADLINE);
         let kept = match what {

@@ -44,7 +44,7 @@ fn has_core(folder: &Path, pid: u32) -> bool {
 }
 
 /// Runs the agent where cores are unlimited, and where none may be written to a file:
-/// nobody can raise that limit again.
+/// no process can raise that limit again.
 const UNLIMITED: &str = "ulimit -c unlimited; exec \"$0\" \"$@\"";
 const FORBIDDEN: &str = "ulimit -c 0; test $(id -u) != 0 || exec setpriv --bounding-set -all \
                          \"$0\" \"$@\"; exec \"$0\" \"$@\"";

@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::name::{DEADLINE, link, send};
+use crate::name::{DEADLINE, link};
 use crate::support::agent::{Agent, names_in};
+use crate::support::fixture;
 use crate::support::sender::Sender;
 use crate::support::server::MainServer;
-use crate::support::{raw, temp_folder, wait};
+use crate::support::{stale_socket, temp_folder, wait};
 
 fn start(base: &Path, server: &MainServer) -> Agent {
-    let mut agent = Agent::builder(base).health_url(&server.url()).spawn();
-    agent.wait_socket();
-    agent
+    fixture::start(base, server)
 }
 
 #[test]
@@ -52,7 +51,7 @@ fn what_is_taken_away_of_the_way_is_made_again() {
             let is_new = target.is_ok_and(|target| !target.ends_with(&before));
             is_new && UnixStream::connect(agent.socket()).is_ok()
         });
-        send(&agent.socket(), "1");
+        agent.send("1");
     }
     server.up();
     agent.expect_exit(0, DEADLINE);
@@ -70,7 +69,7 @@ fn an_agent_that_has_made_its_name_is_quiet() {
     agent.wait_event("socket_bound_again", DEADLINE);
     let name = link(folder.path());
     agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
-    send(&agent.socket(), "1");
+    agent.send("1");
     assert_eq!(link(folder.path()), name);
     assert_eq!(agent.events_named("socket_bound_again").len(), 1);
 }
@@ -88,11 +87,9 @@ fn a_stale_link_is_replaced_and_any_other_is_in_the_way() {
         let name = folder.path().join("data-nadhi-agent.sock");
         symlink(target, &name).expect("a link");
         fs::create_dir(folder.path().join(".agent")).expect("a folder");
-        raw::stale(&folder.path().join(".agent/socket-0123456789abcdef"));
+        stale_socket(&folder.path().join(".agent/socket-0123456789abcdef"));
         symlink("/proc/1/fd/3/socket", folder.path().join(".agent/socket")).expect("a link");
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
+        let mut agent = fixture::spawn(folder.path(), &server);
         agent.wait_event("agent_started", DEADLINE);
         if !is_stale {
             agent.wait_event("socket_blocked", DEADLINE);
@@ -102,7 +99,7 @@ fn a_stale_link_is_replaced_and_any_other_is_in_the_way() {
         }
         agent.wait_event("main_unhealthy_accepting_logs", DEADLINE);
         wait::until(DEADLINE, target, || link(folder.path()).is_some());
-        send(&agent.socket(), "1");
+        agent.send("1");
     }
 }
 
@@ -113,7 +110,7 @@ fn a_copy_of_the_folder_beside_a_live_agent_gets_its_own() {
     let (original, copy) = (parent.path().join("original"), parent.path().join("copy"));
     let server = MainServer::new_down();
     let first = start(&original, &server);
-    send(&first.socket(), "\"original\"");
+    first.send("\"original\"");
     let copied = Command::new("cp")
         .arg("-a")
         .args([&original, &copy])
@@ -135,8 +132,8 @@ fn a_copy_of_the_folder_beside_a_live_agent_gets_its_own() {
     assert_eq!(link(&copy).map(|(pid, _)| pid), Some(second.pid()));
     assert_eq!(link(&original), name);
     let mut second_server = MainServer::new_down();
-    send(&second.socket(), "\"copy\"");
-    send(&first.socket(), "\"original 2\"");
+    second.send("\"copy\"");
+    first.send("\"original 2\"");
     second.signal(Signal::TERM);
     second.expect_exit(0, DEADLINE);
     assert!(UnixStream::connect(first.socket()).is_ok());

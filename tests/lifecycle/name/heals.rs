@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::name::{DEADLINE, link, send};
+use crate::name::{DEADLINE, link};
 use crate::support::agent::{Agent, names_in};
-use crate::support::dice::{Dice, seed};
+use crate::support::fixture::{self, Fixture};
+use crate::support::rng::{Rng, rounds};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
@@ -20,16 +21,10 @@ use crate::support::{temp_folder, wait};
 fn the_name_is_gone_with_the_agent_and_the_next_one_delivers_what_it_left() {
     let folder = temp_folder();
     let mut server = MainServer::new_down();
-    let start = || {
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_socket();
-        agent
-    };
+    let start = || fixture::start(folder.path(), &server);
     let mut first = start();
     for number in 0..136 {
-        send(&first.socket(), &number.to_string());
+        first.send(&number.to_string());
     }
     let stale = link(folder.path()).expect("a link");
     assert_eq!(stale.0, first.pid());
@@ -40,7 +35,7 @@ fn the_name_is_gone_with_the_agent_and_the_next_one_delivers_what_it_left() {
     let mut second = start();
     let fresh = link(folder.path()).expect("a link");
     assert!(fresh.0 == second.pid() && fresh.1 != stale.1);
-    send(&second.socket(), "136");
+    second.send("136");
     server.up();
     second.expect_exit(0, DEADLINE);
     let expected: Vec<Vec<u8>> = (0..=136).map(|n: u32| n.to_string().into_bytes()).collect();
@@ -134,10 +129,10 @@ fn no_step_of_the_sdk_fails_that_began_after_a_death() {
     // On a busy machine agents are killed before they have done much.
     let enough = || {
         let kills = application.kills.load(SeqCst) / 2;
-        kills >= 25 && application.acknowledged.load(SeqCst) > 50
+        kills >= rounds(12) && application.acknowledged.load(SeqCst) > 50
     };
     let begun = Instant::now();
-    let mut dice = Dice(seed("ECHOPOST_SEED", 11));
+    let mut rng = Rng::seeded();
     let acknowledged = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..2)
             .map(|lane| {
@@ -148,9 +143,9 @@ fn no_step_of_the_sdk_fails_that_began_after_a_death() {
             })
             .collect();
         let mut moments = 0;
-        while moments < 50 || (!enough() && begun.elapsed() < DEADLINE) {
+        while moments < rounds(25) || (!enough() && begun.elapsed() < DEADLINE) {
             moments += 1;
-            let wanted = Instant::now() + Duration::from_micros(dice.below(60_000));
+            let wanted = Instant::now() + Duration::from_micros(rng.below(60_000));
             wait::until(DEADLINE, "a moment", || Instant::now() >= wanted);
             application.kill_one();
         }
@@ -202,6 +197,7 @@ fn the_same_pid_and_descriptor_never_lead_to_a_dead_socket() {
         .arg(Agent::executable())
         .arg(folder.path())
         .arg(server.url())
+        .arg(rounds(20).to_string())
         .output()
         .expect("unshare");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -212,13 +208,8 @@ fn the_same_pid_and_descriptor_never_lead_to_a_dead_socket() {
 
 #[test]
 fn a_signal_takes_the_name_and_its_folder_away() {
-    let folder = temp_folder();
-    let server = MainServer::new_down();
-    let mut agent = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    agent.wait_socket();
-    send(&agent.socket(), "1");
+    let (folder, _server, mut agent) = Fixture::down().parts();
+    agent.send("1");
     agent.signal(Signal::TERM);
     agent.expect_exit(0, DEADLINE);
     assert_eq!(names_in(folder.path()), ["lmdb", "session"]);

@@ -13,16 +13,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-use support::sender::{Sender, block_on};
+use support::sender::send;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Some user who is neither root nor the tester.
+/// A user that is neither root nor the tester.
 const STRANGER: u32 = 54_321;
-
-fn send(socket: &Path, json: &str) {
-    let answer = block_on(Sender::reconnecting(socket).send(json, &["p"], ""));
-    assert!(answer.expect("an answer").success);
-}
 
 /// Where the link in `.agent/` leads: the pid and the socket's name; `None` where the
 /// socket's name is the socket itself, and there is no such folder.

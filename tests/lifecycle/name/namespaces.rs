@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::name::{DEADLINE, link, send};
 use crate::support::agent::{Agent, names_in};
+use crate::support::fixture;
 use crate::support::server::MainServer;
 use crate::support::{temp_folder, wait};
 
@@ -62,10 +63,7 @@ fn a_second_agent_in_another_pid_namespace_makes_the_name_a_plain_one() {
 fn the_name_of_an_agent_that_leaves_is_not_made_by_another() {
     let folder = temp_folder();
     let server = MainServer::new_down();
-    let mut serving = Agent::builder(folder.path())
-        .health_url(&server.url())
-        .spawn();
-    serving.wait_socket();
+    let serving = fixture::start(folder.path(), &server);
     serving.stop();
     fs::rename(serving.socket(), folder.path().join(".data-nadhi-agent.so")).expect("hide");
     let mut other = Agent::by_shell(IN_A_NAMESPACE, folder.path())

@@ -1,4 +1,4 @@
-"""same_pid.py AGENT FOLDER URL: as the first process of a PID namespace, starts agent
+"""same_pid.py AGENT FOLDER URL LIVES: as the first process of a PID namespace, starts agent
 after agent under one and the same pid, kills each, and looks in between as a client
 does: a name that exists must lead to an agent that answers."""
 
@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 
-agent, folder, url = sys.argv[1:]
+agent, folder, url = sys.argv[1:4]
+lives = int(sys.argv[4])
 name = os.path.join(folder, "data-nadhi-agent.sock")
 links, refused = set(), []
-for life in range(60):
+for life in range(lives):
     with open("/proc/sys/kernel/ns_last_pid", "w") as last:
         last.write("100")
     process = subprocess.Popen(
@@ -43,5 +44,5 @@ for life in range(60):
 places = {link.rpartition("/")[0] for link in links}
 print(f"{len(links)} links through {places}, refused: {refused}")
 # What an agent finds of the store decides which descriptors are taken.
-assert len(links) == 60 and len(places) < 6, "the numbers differ: nothing was tried"
+assert len(links) == lives and len(places) < 6, "the numbers differ: nothing was tried"
 assert not refused, refused

@@ -5,19 +5,19 @@
 use crate::certs;
 use crate::front;
 mod python;
-use crate::stage;
 use crate::support;
+use crate::support::fixture;
 
 use certs::{Authority, GOOD, Versions};
+use fixture::{DEADLINE, Fixture, side_by_side, texts};
 use front::{Front, Handshake, Manner};
 use rustls::ProtocolVersion::{TLSv1_2, TLSv1_3};
-use stage::{DEADLINE, Stage, texts};
 use support::agent::Builder;
 use support::server::MainServer;
 
 /// An agent that trusts `authority`, with a TLS server in front of its own.
-fn stage(front: &Front, host: &str, authority: &Authority, server: MainServer) -> Stage {
-    Stage::with(server, |agent| lead(agent, front, host, authority))
+fn trusting(front: &Front, host: &str, authority: &Authority, server: MainServer) -> Fixture {
+    Fixture::with(server, |agent| lead(agent, front, host, authority))
 }
 
 fn lead(agent: Builder, front: &Front, host: &str, authority: &Authority) -> Builder {
@@ -26,24 +26,15 @@ fn lead(agent: Builder, front: &Front, host: &str, authority: &Authority) -> Bui
         .env("SSL_CERT_FILE", &authority.file())
 }
 
-fn delivered(stage: &Stage) -> Vec<String> {
-    let records = stage.server.delivered_json().into_iter();
+fn delivered(fixture: &Fixture) -> Vec<String> {
+    let records = fixture.server.delivered_json().into_iter();
     let text = |json| String::from_utf8(json).expect("UTF-8");
     records.map(text).collect()
 }
 
-/// Every case in a thread of its own: most of the time they wait.
-fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
-    std::thread::scope(|scope| {
-        for case in cases {
-            scope.spawn(|| test(case));
-        }
-    });
-}
-
 /// The reason in the event that says that the agent buffers.
-fn complaint(stage: &Stage) -> String {
-    let event = stage
+fn complaint(fixture: &Fixture) -> String {
+    let event = fixture
         .agent
         .wait_event("main_unhealthy_accepting_logs", DEADLINE);
     event["error"].as_str().expect("a reason").to_owned()
@@ -65,14 +56,14 @@ fn records_go_over_one_connection_of_each_version_to_names_and_addresses() {
         let front = Front::new(server.port(), Manner::Serve(identity.server(versions)));
         server.up();
         server.set_health(503);
-        let mut stage = stage(&front, host, &authority, server);
+        let mut fixture = trusting(&front, host, &authority, server);
         let mut records = texts(0..200);
         // More than TLS, and then the kernel, take at once.
         records[50] = format!("{:?}", "x".repeat(3_000_000));
-        stage.store(&records);
-        stage.server.set_health(200);
-        stage.agent.expect_exit(0, DEADLINE);
-        assert_eq!(delivered(&stage), records);
+        fixture.store(&records);
+        fixture.server.set_health(200);
+        fixture.agent.expect_exit(0, DEADLINE);
+        assert_eq!(delivered(&fixture), records);
         let host = host.to_lowercase();
         let handshake = Handshake {
             version: Some(version),
@@ -82,7 +73,7 @@ fn records_go_over_one_connection_of_each_version_to_names_and_addresses() {
             protocol: Some(b"http/1.1".to_vec()),
         };
         assert_eq!(front.handshakes(), [handshake], "{versions:?}");
-        let url = stage.agent.events_named("agent_started")[0]["health_url"].clone();
+        let url = fixture.agent.events_named("agent_started")[0]["health_url"].clone();
         assert!(url.as_str().is_some_and(|url| url.starts_with("https://")));
     });
 }
@@ -122,16 +113,16 @@ fn each_bad_certificate_is_named_in_plain_words_and_only_delays_the_records() {
     side_by_side(cases, |(bad, words)| {
         let server = MainServer::new_up();
         let front = Front::new(server.port(), Manner::Serve(bad.server(Versions::Both)));
-        let mut stage = stage(&front, "localhost", &known, server);
+        let mut fixture = trusting(&front, "localhost", &known, server);
         let records = texts(0..3);
-        stage.store(&records);
-        let said = complaint(&stage);
+        fixture.store(&records);
+        let said = complaint(&fixture);
         assert!(said.starts_with(words), "{said}");
-        assert_eq!(stage.server.requests().len(), 0);
+        assert_eq!(fixture.server.requests().len(), 0);
         front.change(Manner::Serve(good.server(Versions::Both)));
-        stage.agent.expect_exit(0, DEADLINE);
-        assert_eq!(delivered(&stage), records);
-        assert!(stage.set_aside().is_empty());
+        fixture.agent.expect_exit(0, DEADLINE);
+        assert_eq!(delivered(&fixture), records);
+        assert!(fixture.set_aside().is_empty());
     });
 }
 
@@ -151,13 +142,13 @@ fn a_handshake_that_comes_to_nothing_only_delays_the_records() {
     side_by_side(cases, |(manner, words)| {
         let server = MainServer::new_up();
         let front = Front::new(server.port(), manner);
-        let mut stage = stage(&front, "localhost", &authority, server);
+        let mut fixture = trusting(&front, "localhost", &authority, server);
         let records = texts(0..3);
-        stage.store(&records);
-        assert_eq!(complaint(&stage), words);
+        fixture.store(&records);
+        assert_eq!(complaint(&fixture), words);
         front.change(Manner::Serve(good.server(Versions::Both)));
-        stage.agent.expect_exit(0, DEADLINE);
-        assert_eq!(delivered(&stage), records);
+        fixture.agent.expect_exit(0, DEADLINE);
+        assert_eq!(delivered(&fixture), records);
     });
 }
 
@@ -169,18 +160,18 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
         let server = MainServer::new_up();
         let front = Front::new(server.port(), Manner::Serve(certificate(&["localhost"])));
         // In standby, so that it does not leave between two records.
-        let stage = Stage::with(server, |agent| {
+        let fixture = Fixture::with(server, |agent| {
             agent
                 .health_url(&front.url("localhost"))
                 .env("SSL_CERT_FILE", &authority.file())
                 .arg("-standby")
         });
-        stage.store(&texts(["first"]));
-        stage.wait_noted(1);
+        fixture.store(&texts(["first"]));
+        fixture.wait_noted(1);
         // The server closes an idle connection: reopened without a back-off.
         front.cut();
-        stage.store(&texts(["second"]));
-        stage.wait_noted(2);
+        fixture.store(&texts(["second"]));
+        fixture.wait_noted(2);
         // The first one is new, and those after it go on with its session: one for
         // the record, and another where the agent had gone to rest meanwhile.
         let goes_on = |from: usize| {
@@ -194,27 +185,27 @@ fn a_session_is_resumed_and_a_new_certificate_is_taken() {
         assert!(before > 1, "{versions:?}");
         // Another key and another certificate, which knows of no session.
         front.change(Manner::Serve(certificate(&["localhost"])));
-        stage.store(&texts(["third"]));
-        stage.wait_noted(3);
+        fixture.store(&texts(["third"]));
+        fixture.wait_noted(3);
         goes_on(before);
-        assert_eq!(delivered(&stage), texts(["first", "second", "third"]));
-        assert!(stage.agent.events_named("main_unreachable").is_empty());
+        assert_eq!(delivered(&fixture), texts(["first", "second", "third"]));
+        assert!(fixture.agent.events_named("main_unreachable").is_empty());
         // A session that was resumed does not outlive a certificate that went bad.
         front.change(Manner::Serve(certificate(&["elsewhere.test"])));
-        stage.store(&texts(["fourth"]));
-        stage.until("complaint", |stage| {
-            stage
+        fixture.store(&texts(["fourth"]));
+        fixture.until("complaint", |fixture| {
+            fixture
                 .agent
                 .stdout()
                 .contains("certificate not valid for name")
         });
         front.change(Manner::Serve(certificate(&["localhost"])));
-        stage.wait_for("\"fourth\"");
+        fixture.wait_for("\"fourth\"");
     });
 }
 
 #[test]
-fn the_variables_of_openssl_and_python_say_together_whom_to_trust() {
+fn the_variables_of_openssl_and_python_say_together_what_to_trust() {
     const FILE: &str = "SSL_CERT_FILE";
     const DIR: &str = "SSL_CERT_DIR";
     const REQUESTS: &str = "REQUESTS_CA_BUNDLE";
@@ -282,16 +273,16 @@ fn the_variables_of_openssl_and_python_say_together_whom_to_trust() {
             server.port(),
             Manner::Serve(identity.server(Versions::Both)),
         );
-        let mut stage = Stage::with(server, |mut agent| {
+        let mut fixture = Fixture::with(server, |mut agent| {
             for (name, value) in environment {
                 agent = agent.env(name, value);
             }
             agent.health_url(&front.url("localhost"))
         });
-        stage.store(&texts(["record"]));
+        fixture.store(&texts(["record"]));
         match complaint_of {
-            None => stage.agent.expect_exit(0, DEADLINE),
-            Some(words) => assert_eq!(complaint(&stage), words, "{environment:?}"),
+            None => fixture.agent.expect_exit(0, DEADLINE),
+            Some(words) => assert_eq!(complaint(&fixture), words, "{environment:?}"),
         }
     });
 }
@@ -305,21 +296,21 @@ fn a_server_that_dies_and_comes_back_loses_nothing() {
         server.port(),
         Manner::Serve(identity.server(Versions::Both)),
     );
-    // In standby, so that it does not leave when the one who stores is held up.
-    let mut stage = Stage::with(server, |agent| {
+    // In standby, so that it does not leave when the client is held up.
+    let mut fixture = Fixture::with(server, |agent| {
         lead(agent, &front, "localhost", &authority).arg("-standby")
     });
-    let records = texts(0..2_000);
+    let records = texts(0..800);
     std::thread::scope(|scope| {
-        let storing = scope.spawn(|| stage.store(&records));
-        for count in [100, 400, 700, 1_000] {
-            stage.server.wait_delivered(count, DEADLINE);
+        let storing = scope.spawn(|| fixture.store(&records));
+        for count in [100, 200, 400, 600] {
+            fixture.server.wait_delivered(count, DEADLINE);
             front.cut();
         }
         storing.join().expect("all acknowledged");
     });
-    stage.stop_after(&records);
-    let (first, again) = stage::first_deliveries(&stage.server);
+    fixture.stop_after(&records);
+    let (first, again) = fixture::first_deliveries(&fixture.server);
     let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
     let expected: Vec<_> = records.iter().map(String::as_bytes).collect();
     assert_eq!(first, expected);
@@ -338,15 +329,15 @@ fn a_server_on_openssl_that_says_no_goodbye_gets_every_record_once() {
     ] {
         let python = python::Server::new(&identity, version);
         let url = format!("https://{host}:{}", python.port);
-        let mut stage = Stage::with(MainServer::new_down(), |agent| {
+        let mut fixture = Fixture::with(MainServer::new_down(), |agent| {
             agent
                 .health_url(&url)
                 .env("SSL_CERT_FILE", &authority.file())
         });
         let records = texts(0..20);
-        stage.store(&records);
-        stage.agent.expect_exit(0, DEADLINE);
+        fixture.store(&records);
+        fixture.agent.expect_exit(0, DEADLINE);
         assert_eq!(python.records(), records, "{version}");
-        assert!(stage.agent.events_named("main_unreachable").is_empty());
+        assert!(fixture.agent.events_named("main_unreachable").is_empty());
     }
 }

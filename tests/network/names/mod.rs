@@ -3,87 +3,87 @@
 #![cfg(target_os = "linux")]
 
 mod service;
-use crate::stage;
 use crate::support;
+use crate::support::fixture;
 
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use fixture::{DEADLINE, Fixture, texts};
 use rustix::process::Signal;
 use service::Names;
-use stage::{DEADLINE, Stage, texts};
 use support::sender::block_on;
 use support::server::MainServer;
 use support::wait;
 
-fn stage(server: MainServer, names: &Names) -> Stage {
+fn with_names(server: MainServer, names: &Names) -> Fixture {
     let url = format!("http://main.test:{}", server.port());
-    Stage::with(server, |agent| names.under(agent.health_url(&url)))
+    Fixture::with(server, |agent| names.under(agent.health_url(&url)))
 }
 
 #[test]
 fn a_name_that_cannot_be_resolved_only_delays_the_records() {
     let names = Names::new("fail");
-    let mut stage = stage(MainServer::new_up(), &names);
+    let mut fixture = with_names(MainServer::new_up(), &names);
     let records = texts(0..20);
-    stage.store(&records);
-    stage.wait_complaint("cannot resolve its name: ");
-    // An address at which nobody is: the outage goes on.
+    fixture.store(&records);
+    fixture.wait_complaint("cannot resolve its name: ");
+    // An address without a server: the outage goes on.
     let lookups = names.lookups();
     names.set("127.0.0.2");
-    stage.until("lookups", |_| names.lookups() > lookups + 1);
-    assert!(stage.server.requests().is_empty());
+    fixture.until("lookups", |_| names.lookups() > lookups + 1);
+    assert!(fixture.server.requests().is_empty());
     names.set("127.0.0.1");
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
 }
 
 #[test]
 fn a_name_is_looked_up_at_each_connection() {
     let names = Names::new("127.0.0.1");
-    let mut stage = stage(MainServer::new_up(), &names);
-    stage.store(&texts(["first"]));
-    stage.wait_noted(1);
+    let mut fixture = with_names(MainServer::new_up(), &names);
+    fixture.store(&texts(["first"]));
+    fixture.wait_noted(1);
     let lookups = names.lookups();
     assert_eq!(lookups, 1);
     // The server moves while the agent has a connection to it.
-    stage.server.down();
+    fixture.server.down();
     names.set("127.0.0.2");
-    stage.store(&texts(["second"]));
-    stage.until("lookups", |_| names.lookups() > lookups);
-    stage.server.up();
+    fixture.store(&texts(["second"]));
+    fixture.until("lookups", |_| names.lookups() > lookups);
+    fixture.server.up();
     names.set("127.0.0.1");
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&texts(["first", "second"]));
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&texts(["first", "second"]));
 }
 
 #[test]
 fn a_lookup_that_hangs_is_waited_for_and_no_other_queues_behind_it() {
     let names = Names::new("hang");
-    let mut stage = stage(MainServer::new_up(), &names);
+    let mut fixture = with_names(MainServer::new_up(), &names);
     let records = texts(0..20);
-    stage.store(&records);
-    stage.wait_complaint("timed out after 5s while resolving its name");
-    // Two more probes.
-    let queued = wait::within(Duration::from_secs(12), || names.lookups() > 1);
+    fixture.store(&records);
+    fixture.wait_complaint("timed out after 5s while resolving its name");
+    // Another probe.
+    let queued = wait::within(Duration::from_secs(7), || names.lookups() > 1);
     assert!(!queued, "a second lookup beside the one that hangs");
     names.set("127.0.0.1");
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
-    // The one that hung, and one more if nobody waited for it just then.
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
+    // The one that hung, and one more if no probe waited for it just then.
     assert!(names.lookups() <= 2, "{}", names.lookups());
 }
 
 #[test]
 fn a_lookup_that_never_returns_does_not_block_later_ones() {
     let names = Names::new("stuck");
-    let mut stage = stage(MainServer::new_up(), &names);
+    let mut fixture = with_names(MainServer::new_up(), &names);
     let records = texts(0..20);
-    stage.store(&records);
-    stage.wait_complaint("timed out after 5s while resolving its name");
+    fixture.store(&records);
+    fixture.wait_complaint("timed out after 5s while resolving its name");
     names.set("127.0.0.1");
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
     assert_eq!(names.lookups(), 2);
 }
 
@@ -92,39 +92,39 @@ fn a_lookup_that_never_returns_does_not_block_later_ones() {
 #[test]
 fn a_lookup_that_takes_longer_than_a_connection_may_serves_the_next_one() {
     let names = Names::new("hang");
-    let mut stage = stage(MainServer::new_up(), &names);
+    let mut fixture = with_names(MainServer::new_up(), &names);
     let records = texts(0..20);
-    stage.store(&records);
-    stage.wait_complaint("timed out after 5s while resolving its name");
+    fixture.store(&records);
+    fixture.wait_complaint("timed out after 5s while resolving its name");
     // Before the next probe, or under it.
     names.set("127.0.0.1");
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
     assert_eq!(names.lookups(), 1);
 }
 
 #[test]
 fn without_a_thread_a_name_cannot_be_resolved_and_the_agent_lives_on() {
     let names = Names::new("threadless");
-    let mut stage = stage(MainServer::new_up(), &names);
+    let mut fixture = with_names(MainServer::new_up(), &names);
     let records = texts(0..20);
-    stage.store(&records);
-    stage.wait_complaint("cannot resolve its name: ");
+    fixture.store(&records);
+    fixture.wait_complaint("cannot resolve its name: ");
     assert_eq!(names.lookups(), 0);
     names.set("127.0.0.1");
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
 }
 
 #[test]
 fn a_lookup_that_hangs_does_not_delay_the_exit() {
     let names = Names::new("hang");
-    let mut stage = stage(MainServer::new_up(), &names);
-    stage.store(&texts(0..3));
-    stage.until("lookup", |_| names.lookups() == 1);
-    stage.agent.signal(Signal::TERM);
+    let mut fixture = with_names(MainServer::new_up(), &names);
+    fixture.store(&texts(0..3));
+    fixture.until("lookup", |_| names.lookups() == 1);
+    fixture.agent.signal(Signal::TERM);
     // Spec 5.5, and a loaded machine; the lookup would hang for ever.
-    stage.agent.expect_exit(0, Duration::from_secs(10));
+    fixture.agent.expect_exit(0, Duration::from_secs(10));
 }
 
 #[test]
@@ -139,13 +139,13 @@ fn the_address_that_answers_is_found_among_those_that_do_not() {
         std::iter::from_fn(|| TcpStream::connect_timeout(&address, moment).ok()).collect();
     // 127.0.0.2 and ::1 refuse.
     let names = Names::new("::1 127.0.0.9 127.0.0.2 127.0.0.1");
-    let mut stage = stage(server, &names);
+    let mut fixture = with_names(server, &names);
     let records = texts(0..20);
-    stage.store(&records);
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.store(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
     assert!(
-        stage
+        fixture
             .agent
             .events_named("main_unhealthy_accepting_logs")
             .is_empty()
@@ -158,13 +158,13 @@ fn a_server_at_an_ipv6_address_is_reached_by_name_and_by_number() {
         let names = Names::new(plan);
         let server = MainServer::new_up();
         let url = format!("http://{host}:{}", pass_on(server.port()));
-        let mut stage = Stage::with(server, |agent| names.under(agent.health_url(&url)));
+        let mut fixture = Fixture::with(server, |agent| names.under(agent.health_url(&url)));
         let records = texts(0..20);
-        stage.store(&records);
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
+        fixture.store(&records);
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
         assert_eq!(names.lookups(), usize::from(host == "main.test"));
-        let sent = stage.server.posts()[0].header("host").map(str::to_owned);
+        let sent = fixture.server.posts()[0].header("host").map(str::to_owned);
         assert_eq!(sent.as_deref(), url.strip_prefix("http://"));
     }
 }

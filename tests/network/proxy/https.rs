@@ -9,14 +9,14 @@ use std::net::{TcpListener, TcpStream};
 use certs::{Authority, GOOD, Versions};
 use front::{Front, Manner};
 
+use crate::proxy::CREDENTIALS;
 use crate::proxy::forward::{Proxy, Way};
 use crate::proxy::socks::Socks;
-use crate::proxy::{CREDENTIALS, side_by_side};
-use crate::stage::{DEADLINE, Stage, hold, texts};
 use crate::support::agent::Builder;
+use crate::support::fixture::{DEADLINE, Fixture, hold, side_by_side, texts};
 use crate::support::server::{Answer, MainServer};
 
-/// TLS for the main server, and whom to trust.
+/// TLS for the main server, and the authority to trust.
 struct Secure {
     authority: Authority,
     manner: Manner,
@@ -36,8 +36,8 @@ impl Secure {
         Front::new(port, self.manner.clone())
     }
 
-    fn stage(&self, server: MainServer, front: &Front, variable: &str, proxy: &str) -> Stage {
-        Stage::with(server, |agent| self.lead(agent, front, variable, proxy))
+    fn fixture(&self, server: MainServer, front: &Front, variable: &str, proxy: &str) -> Fixture {
+        Fixture::with(server, |agent| self.lead(agent, front, variable, proxy))
     }
 
     fn lead(&self, agent: Builder, front: &Front, variable: &str, proxy: &str) -> Builder {
@@ -55,16 +55,16 @@ fn one_tunnel_carries_all_records() {
     let server = MainServer::new_up();
     let front = secure.front(server.port());
     let url = proxy.url("user:s3cr%2Dt@");
-    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+    let mut fixture = secure.fixture(server, &front, "HTTPS_PROXY", &url);
     let mut records = texts(0..200);
     records[100] = format!("{:?}", "x".repeat(3_000_000));
-    stage.store(&records);
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.store(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
     assert_eq!(front.handshakes().len(), 1);
-    let started = &stage.agent.events_named("agent_started")[0];
+    let started = &fixture.agent.events_named("agent_started")[0];
     assert_eq!(started["proxy"], proxy.url("***@"));
-    assert!(!stage.agent.stdout().contains("s3cr"));
+    assert!(!fixture.agent.stdout().contains("s3cr"));
 }
 
 #[test]
@@ -74,13 +74,13 @@ fn one_tunnel_through_socks5_does_so_too() {
     let server = MainServer::new_up();
     let front = secure.front(server.port());
     let url = proxy.url("socks5", "user:s3cr-t@");
-    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+    let mut fixture = secure.fixture(server, &front, "HTTPS_PROXY", &url);
     let records = texts(0..200);
-    stage.store(&records);
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.store(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
     assert_eq!(front.handshakes().len(), 1);
-    let started = &stage.agent.events_named("agent_started")[0];
+    let started = &fixture.agent.events_named("agent_started")[0];
     assert_eq!(started["proxy"], proxy.url("socks5", "***@"));
 }
 
@@ -118,17 +118,17 @@ fn a_proxy_that_refuses_the_tunnel_only_delays_the_records() {
         let server = MainServer::new_up();
         let front = secure.front(server.port());
         let url = proxy.url(credentials);
-        let mut stage = secure.stage(server, &front, "https_proxy", &url);
+        let mut fixture = secure.fixture(server, &front, "https_proxy", &url);
         let records = texts(0..20);
-        stage.store(&records);
+        fixture.store(&records);
         let shown = proxy.url(if credentials.is_empty() { "" } else { "***@" });
-        stage.wait_complaint(&format!("through the proxy {shown}: {words}"));
-        assert!(stage.server.requests().is_empty());
+        fixture.wait_complaint(&format!("through the proxy {shown}: {words}"));
+        assert!(fixture.server.requests().is_empty());
         proxy.down();
         proxy.up(mended);
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
-        assert!(!stage.agent.stdout().contains("wr0ng"));
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
+        assert!(!fixture.agent.stdout().contains("wr0ng"));
     });
 }
 
@@ -165,11 +165,11 @@ fn a_proxy_may_say_more_before_it_answers_and_end_its_lines_in_its_own_way() {
             }
         }
     });
-    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
+    let mut fixture = secure.fixture(server, &front, "HTTPS_PROXY", &url);
     let records = texts(0..3);
-    stage.store(&records);
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.store(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn a_proxy_that_breaks_off_is_named_with_the_reason() {
         let server = MainServer::new_up();
         let front = secure.front(server.port());
         let url = format!("{scheme}://127.0.0.1:{}", proxy.port);
-        let stage = secure.stage(server, &front, "HTTPS_PROXY", &url);
-        stage.wait_complaint(&format!("through the proxy {url}: {words}"));
+        let fixture = secure.fixture(server, &front, "HTTPS_PROXY", &url);
+        fixture.wait_complaint(&format!("through the proxy {url}: {words}"));
     });
 }
 
@@ -206,18 +206,18 @@ fn a_proxy_that_is_killed_with_the_tunnel_loses_nothing() {
     server.set_health(503);
     let go = hold(&server, &[100], |_| Answer::ok());
     let front = secure.front(server.port());
-    let mut stage = secure.stage(server, &front, "HTTPS_PROXY", &proxy.url(""));
-    let records = texts(0..2_000);
-    stage.store(&records);
-    stage.server.set_health(200);
-    stage.server.wait_delivered(50, DEADLINE);
+    let mut fixture = secure.fixture(server, &front, "HTTPS_PROXY", &proxy.url(""));
+    let records = texts(0..400);
+    fixture.store(&records);
+    fixture.server.set_health(200);
+    fixture.server.wait_delivered(50, DEADLINE);
     proxy.down();
     let shown = proxy.url("");
-    stage.wait_complaint(&format!("through the proxy {shown}: cannot connect"));
+    fixture.wait_complaint(&format!("through the proxy {shown}: cannot connect"));
     go.send(()).expect("a server that waits");
     proxy.up(Way::Open);
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
 }
 
 /// TLS to the proxy, and for an https server another TLS inside.
@@ -235,18 +235,18 @@ fn the_proxy_itself_may_speak_tls() {
             "http" => format!("http://0.0.0.0:{}", server.port()),
             _ => front.url("0.0.0.0"),
         };
-        let mut stage = Stage::with(server, |agent| {
+        let mut fixture = Fixture::with(server, |agent| {
             agent
                 .health_url(&main)
                 .env("SSL_CERT_FILE", &secure.authority.file())
                 .env(&format!("{}_PROXY", scheme.to_uppercase()), &url)
         });
-        stage.store(&records);
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
+        fixture.store(&records);
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
         assert_ne!(proxy_front.handshakes(), []);
         assert_eq!(front.handshakes().is_empty(), scheme == "http");
-        let first = &stage.server.requests()[0];
+        let first = &fixture.server.requests()[0];
         assert_eq!(first.header("via").is_some(), scheme == "http");
     }
 }
@@ -260,16 +260,16 @@ fn sessions_with_the_proxy_and_the_server_are_both_resumed() {
     let server = MainServer::new_up();
     let front = secure.front(server.port());
     // In standby, so that it does not leave between the two.
-    let stage = Stage::with(server, |agent| {
+    let fixture = Fixture::with(server, |agent| {
         secure
             .lead(agent, &front, "HTTPS_PROXY", &url)
             .arg("-standby")
     });
-    stage.store(&texts(["first"]));
-    stage.wait_noted(1);
+    fixture.store(&texts(["first"]));
+    fixture.wait_noted(1);
     proxy_front.cut();
-    stage.store(&texts(["second"]));
-    stage.wait_for("\"second\"");
+    fixture.store(&texts(["second"]));
+    fixture.wait_for("\"second\"");
     for front in [&proxy_front, &front] {
         let handshakes = front.handshakes();
         let (first, again) = handshakes.split_first().expect("handshakes");

@@ -9,11 +9,14 @@ mod forward;
 mod https;
 mod program;
 mod socks;
-use crate::stage;
 use crate::support;
+use crate::support::fixture;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use fixture::{DEADLINE, Fixture, side_by_side, texts};
 use forward::{Proxy, Way};
-use stage::{DEADLINE, Stage, texts};
 use support::server::{Answer, MainServer};
 
 const CREDENTIALS: Way = Way::Login("user:s3cr-t");
@@ -21,18 +24,9 @@ const CREDENTIALS: Way = Way::Login("user:s3cr-t");
 const ENCODED: &str = "dXNlcjpzM2NyLXQ=";
 
 /// An agent that goes to its server through the proxy that `variable` names.
-fn stage(server: MainServer, variable: &str, proxy: &str) -> Stage {
+fn through(server: MainServer, variable: &str, proxy: &str) -> Fixture {
     let url = format!("http://0.0.0.0:{}", server.port());
-    Stage::with(server, |agent| agent.health_url(&url).env(variable, proxy))
-}
-
-/// Every case in a thread of its own: most of the time they wait.
-fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
-    std::thread::scope(|scope| {
-        for case in cases {
-            scope.spawn(|| test(case));
-        }
-    });
+    Fixture::with(server, |agent| agent.health_url(&url).env(variable, proxy))
 }
 
 #[test]
@@ -43,13 +37,13 @@ fn records_go_through_a_proxy_that_wants_credentials_which_show_nowhere() {
             "Caddy" => Way::Forward(server.port(), ENCODED),
             _ => CREDENTIALS,
         });
-        let mut stage = stage(server, "HTTP_PROXY", &proxy.url("user:s3cr%2Dt@"));
+        let mut fixture = through(server, "HTTP_PROXY", &proxy.url("user:s3cr%2Dt@"));
         let records = texts(0..200);
-        stage.store(&records);
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
+        fixture.store(&records);
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
         let mut connection = 0;
-        for request in stage.server.requests() {
+        for request in fixture.server.requests() {
             let header = |name| request.header(name).map(str::to_owned);
             // proxy.py hands on all but a connection's first request as they came.
             if name == "Caddy" || request.connection != connection {
@@ -58,15 +52,15 @@ fn records_go_through_a_proxy_that_wants_credentials_which_show_nowhere() {
                 assert_eq!(header("proxy-authorization"), None);
             }
             connection = request.connection;
-            let host = format!("0.0.0.0:{}", stage.server.port());
+            let host = format!("0.0.0.0:{}", fixture.server.port());
             assert_eq!(header("host"), Some(host));
             assert!(matches!(request.path.as_str(), "/" | "/log"), "{request:?}");
         }
-        let started = &stage.agent.events_named("agent_started")[0];
+        let started = &fixture.agent.events_named("agent_started")[0];
         assert_eq!(started["proxy"], proxy.url("***@"));
-        assert!(stage.agent.events_named("main_unreachable").is_empty());
+        assert!(fixture.agent.events_named("main_unreachable").is_empty());
         for secret in ["s3cr", ENCODED.trim_end_matches('=')] {
-            assert!(!stage.agent.stdout().contains(secret));
+            assert!(!fixture.agent.stdout().contains(secret));
         }
     });
 }
@@ -76,18 +70,18 @@ fn wrong_credentials_only_delay_the_records() {
     for (way, words) in [(CREDENTIALS, "(407)"), (Way::Refuse(401), "answered 401")] {
         let mut proxy = Proxy::new(way);
         let server = MainServer::new_up();
-        let mut stage = stage(server, "http_proxy", &proxy.url("user:wr0ng@"));
+        let mut fixture = through(server, "http_proxy", &proxy.url("user:wr0ng@"));
         let records = texts(0..20);
-        stage.store(&records);
-        stage.wait_complaint(words);
+        fixture.store(&records);
+        fixture.wait_complaint(words);
         let shown = proxy.url("***@");
-        stage.wait_complaint(&format!("through the proxy {shown}: "));
-        assert!(stage.server.requests().is_empty());
+        fixture.wait_complaint(&format!("through the proxy {shown}: "));
+        assert!(fixture.server.requests().is_empty());
         proxy.down();
         proxy.up(Way::Login("user:wr0ng"));
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
-        assert!(!stage.agent.stdout().contains("wr0ng"));
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
+        assert!(!fixture.agent.stdout().contains("wr0ng"));
     }
 }
 
@@ -117,26 +111,102 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
         let server = MainServer::new_up();
         let url = format!("http://0.0.0.0:{}", server.port());
         // In standby, so that it does not leave while the proxy is not to be had.
-        let mut stage = Stage::with(server, |agent| {
+        let mut fixture = Fixture::with(server, |agent| {
             let agent = agent.health_url(&url).arg("-standby");
             agent.env("HTTP_PROXY", &proxy.url(credentials))
         });
         let records = texts(0..20);
-        stage.store(&records[..1]);
+        fixture.store(&records[..1]);
         // The agent rests: nothing is under way that could fail in another manner.
-        stage.wait_noted(1);
+        fixture.wait_noted(1);
         proxy.down();
         proxy.up(meanwhile);
-        stage.store(&records[1..]);
-        stage.wait_complaint(words);
-        stage.wait_complaint("through the proxy http://");
+        fixture.store(&records[1..]);
+        fixture.wait_complaint(words);
+        fixture.wait_complaint("through the proxy http://");
         // Longer than the patience with a doubtful record.
         std::thread::sleep(std::time::Duration::from_secs(3));
-        assert!(stage.set_aside().is_empty(), "{words}");
+        assert!(fixture.set_aside().is_empty(), "{words}");
         proxy.down();
         proxy.up(before);
-        stage.stop_after(&records);
-        stage.expect_all(&records);
+        fixture.stop_after(&records);
+        fixture.expect_all(&records);
+    });
+}
+
+/// The test's own server in the proxy's place sees what goes over the wire.
+#[test]
+fn requests_name_the_whole_url_and_carry_both_credentials() {
+    let server = MainServer::new_up();
+    let proxy = server.url().replace("://", "://user:p%40ss@");
+    let fixture = Fixture::with(server, |agent| {
+        let agent = agent.health_url("http://main:pass@main.test:81/base");
+        agent.env("HTTP_PROXY", &proxy)
+    });
+    fixture.store(&texts(["a"]));
+    fixture.wait_for("\"a\"");
+    let requests = fixture.server.requests();
+    let line = |at: usize| format!("{} {}", requests[at].method, requests[at].path);
+    assert_eq!(line(0), "GET http://main.test:81/base/");
+    assert_eq!(line(1), "POST http://main.test:81/base/log");
+    for request in &requests {
+        assert_eq!(request.header("host"), Some("main.test:81"));
+        assert_eq!(request.header("authorization"), Some("Basic bWFpbjpwYXNz"));
+        assert_eq!(
+            request.header("proxy-authorization"),
+            Some("Basic dXNlcjpwQHNz")
+        );
+    }
+    assert_eq!(fixture.server.connections(), 1);
+}
+
+/// A record may be set aside for such an answer, so that it must be the main server's own.
+#[test]
+fn an_answer_counts_only_if_the_main_server_is_there_to_give_it() {
+    let cases = [
+        (
+            500,
+            500,
+            "answered 500, and the probe after it: answered 500",
+        ),
+        (
+            503,
+            400,
+            "answered 400, and the probe after it: answered 503",
+        ),
+        (
+            401,
+            401,
+            "answered 401, and the probe after it: answered 401",
+        ),
+        (200, 407, "it wants other credentials (407)"),
+    ];
+    side_by_side(cases, |(get, post, why)| {
+        let server = MainServer::new_up();
+        let sick = Arc::new(AtomicBool::new(true));
+        let (probed, refused) = (Arc::clone(&sick), Arc::clone(&sick));
+        let mut first = true;
+        server.on_get(
+            move |_| match std::mem::take(&mut first) || !probed.load(Relaxed) {
+                true => Answer::status(200),
+                false => Answer::status(get),
+            },
+        );
+        server.on_post(move |_| match refused.load(Relaxed) {
+            true => Answer::status(post),
+            false => Answer::ok(),
+        });
+        let proxy = server.url();
+        let fixture = Fixture::with(server, |agent| {
+            let agent = agent.health_url("http://main.test:81").api_key("key");
+            agent.env("HTTP_PROXY", &proxy.replace("://", "://user:s3cr3t@"))
+        });
+        fixture.store(&texts(["a"]));
+        let shown = proxy.replace("://", "://***@");
+        fixture.wait_complaint(&format!("through the proxy {shown}: {why}"));
+        sick.store(false, Relaxed);
+        fixture.wait_for("\"a\"");
+        assert!(fixture.set_aside().is_empty(), "{get} {post}");
     });
 }
 
@@ -144,45 +214,31 @@ fn what_the_proxy_says_for_itself_sets_nothing_aside() {
 fn what_the_server_itself_refuses_is_set_aside_behind_a_proxy_too() {
     let proxy = Proxy::new(Way::Open);
     let server = MainServer::new_up();
-    stage::on_try(&server, |attempt| match attempt.record {
+    fixture::on_try(&server, |attempt| match attempt.record {
         "1" => Answer::status(422),
         _ => Answer::ok(),
     });
-    let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
-    stage.store(&texts(0..3));
-    stage.agent.expect_exit(0, DEADLINE);
-    assert_eq!(stage.set_aside().len(), 1);
-    assert_eq!(stage.set_aside()[0]["status"], 422);
-    assert_eq!(stage.server.delivered().len(), 2);
-}
-
-#[test]
-fn a_proxy_that_forbids_the_way_only_delays_the_records() {
-    let mut proxy = Proxy::new(Way::Refuse(403));
-    let mut stage = stage(MainServer::new_up(), "HTTP_PROXY", &proxy.url(""));
-    let records = texts(0..20);
-    stage.store(&records);
-    let shown = proxy.url("");
-    stage.wait_complaint(&format!("through the proxy {shown}: answered 403"));
-    proxy.down();
-    proxy.up(Way::Open);
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
+    let mut fixture = through(server, "HTTP_PROXY", &proxy.url(""));
+    fixture.store(&texts(0..3));
+    fixture.agent.expect_exit(0, DEADLINE);
+    assert_eq!(fixture.set_aside().len(), 1);
+    assert_eq!(fixture.set_aside()[0]["status"], 422);
+    assert_eq!(fixture.server.delivered().len(), 2);
 }
 
 #[test]
 fn a_server_that_is_down_behind_a_proxy_only_delays_the_records() {
     let proxy = Proxy::new(Way::Open);
     let server = MainServer::new_down();
-    let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
+    let mut fixture = through(server, "HTTP_PROXY", &proxy.url(""));
     let records = texts(0..20);
-    stage.store(&records);
+    fixture.store(&records);
     let shown = proxy.url("");
-    stage.wait_complaint(&format!("through the proxy {shown}: answered 502"));
-    stage.server.up();
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
-    assert!(stage.set_aside().is_empty());
+    fixture.wait_complaint(&format!("through the proxy {shown}: answered 502"));
+    fixture.server.up();
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
+    assert!(fixture.set_aside().is_empty());
 }
 
 #[test]
@@ -190,26 +246,26 @@ fn a_proxy_that_is_killed_in_the_middle_loses_nothing() {
     let mut proxy = Proxy::new(Way::Open);
     let server = MainServer::new_up();
     server.set_health(503);
-    let go = stage::hold(&server, &[100, 500], |_| Answer::ok());
-    let mut stage = stage(server, "HTTP_PROXY", &proxy.url(""));
-    let records = texts(0..2_000);
-    stage.store(&records);
-    stage.server.set_health(200);
-    for count in [50, 400] {
-        stage.server.wait_delivered(count, DEADLINE);
-        let outages = stage.outages();
+    let go = fixture::hold(&server, &[100, 400], |_| Answer::ok());
+    let mut fixture = through(server, "HTTP_PROXY", &proxy.url(""));
+    let records = texts(0..600);
+    fixture.store(&records);
+    fixture.server.set_health(200);
+    for count in [50, 300] {
+        fixture.server.wait_delivered(count, DEADLINE);
+        let outages = fixture.outages();
         proxy.down();
-        stage.until("outage", |stage| stage.outages() > outages);
+        fixture.until("outage", |fixture| fixture.outages() > outages);
         go.send(()).expect("a server that waits");
         proxy.up(Way::Open);
     }
-    stage.agent.expect_exit(0, DEADLINE);
-    let broken = stage.agent.events_named("main_unreachable");
+    fixture.agent.expect_exit(0, DEADLINE);
+    let broken = fixture.agent.events_named("main_unreachable");
     let shown = format!("through the proxy {}: ", proxy.url(""));
     let named =
         |event: &serde_json::Value| event["error"].as_str().unwrap_or("").starts_with(&shown);
     assert!(!broken.is_empty() && broken.iter().all(named), "{broken:?}");
-    stage.expect_all(&records);
+    fixture.expect_all(&records);
 }
 
 #[test]
@@ -224,15 +280,15 @@ fn a_server_that_needs_no_proxy_is_reached_without() {
     ] {
         let server = MainServer::new_up();
         let url = format!("http://{host}:{}", server.port());
-        let mut stage = Stage::with(server, |agent| {
+        let mut fixture = Fixture::with(server, |agent| {
             agent
                 .health_url(&url)
                 .env("HTTP_PROXY", nowhere)
                 .env("no_proxy", no_proxy)
         });
-        stage.store(&texts(0..3));
-        stage.agent.expect_exit(0, DEADLINE);
-        let started = &stage.agent.events_named("agent_started")[0];
+        fixture.store(&texts(0..3));
+        fixture.agent.expect_exit(0, DEADLINE);
+        let started = &fixture.agent.events_named("agent_started")[0];
         assert_eq!(started.get("proxy"), None, "{host} {no_proxy}");
     }
 }
@@ -253,22 +309,22 @@ fn a_proxy_that_cannot_be_used_is_left_out_and_its_variable_named() {
         ),
     ];
     side_by_side(cases, |(variable, value, why)| {
-        let mut stage = stage(MainServer::new_up(), variable, value);
+        let mut fixture = through(MainServer::new_up(), variable, value);
         let records = texts(0..3);
-        stage.store(&records);
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
-        let events = stage.agent.events();
+        fixture.store(&records);
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
+        let events = fixture.agent.events();
         assert_eq!(events[0]["event"], "agent_started");
         assert_eq!(events[0].get("proxy"), None);
         assert_eq!(events[1]["event"], "proxy_ignored");
         assert_eq!(events[1]["variable"], variable);
         assert_eq!(events[1]["error"], why);
-        assert_eq!(stage.agent.events_named("proxy_ignored").len(), 1);
-        let said = stage.agent.stdout() + &stage.agent.stderr();
+        assert_eq!(fixture.agent.events_named("proxy_ignored").len(), 1);
+        let said = fixture.agent.stdout() + &fixture.agent.stderr();
         for part in ["s3cr3t", "user", "proxy.test"] {
             assert!(!said.contains(part), "{said}");
         }
-        assert_eq!(stage.agent.stderr(), "");
+        assert_eq!(fixture.agent.stderr(), "");
     });
 }

@@ -5,8 +5,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::proxy::program::Program;
-use crate::proxy::{side_by_side, stage};
-use crate::stage::{DEADLINE, first_deliveries, hold, texts};
+use crate::proxy::through;
+use crate::support::fixture::{DEADLINE, first_deliveries, hold, side_by_side, texts};
 use crate::support::server::{Answer, MainServer};
 use crate::support::temp_folder;
 use crate::venv::python;
@@ -66,20 +66,20 @@ fn records_go_through_it_with_and_without_credentials_which_show_nowhere() {
     side_by_side(cases, |(scheme, credentials, login)| {
         let proxy = Socks::new(login);
         let url = proxy.url(scheme, credentials);
-        let mut stage = stage(MainServer::new_up(), "HTTP_PROXY", &url);
+        let mut fixture = through(MainServer::new_up(), "HTTP_PROXY", &url);
         let records = texts(0..50);
-        stage.store(&records);
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
+        fixture.store(&records);
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
         // As to the main server itself: it is at the tunnel's other end.
-        for request in stage.server.requests() {
+        for request in fixture.server.requests() {
             assert!(matches!(request.path.as_str(), "/" | "/log"), "{request:?}");
             assert_eq!(request.header("proxy-authorization"), None);
         }
-        let started = &stage.agent.events_named("agent_started")[0];
+        let started = &fixture.agent.events_named("agent_started")[0];
         let mask = if credentials.is_empty() { "" } else { "***@" };
         assert_eq!(started["proxy"], proxy.url(&scheme.to_lowercase(), mask));
-        assert!(!stage.agent.stdout().contains("s3cr"));
+        assert!(!fixture.agent.stdout().contains("s3cr"));
     });
 }
 
@@ -103,18 +103,18 @@ fn what_it_refuses_only_delays_the_records() {
     side_by_side(cases, |(credentials, before, after, words)| {
         let mut proxy = Socks::new(before);
         let url = proxy.url("socks5", credentials);
-        let mut stage = stage(MainServer::new_up(), "http_proxy", &url);
+        let mut fixture = through(MainServer::new_up(), "http_proxy", &url);
         let records = texts(0..20);
-        stage.store(&records);
+        fixture.store(&records);
         let mask = if credentials.is_empty() { "" } else { "***@" };
         let shown = proxy.url("socks5", mask);
-        stage.wait_complaint(&format!("through the proxy {shown}: no tunnel: {words}"));
-        assert!(stage.server.requests().is_empty());
+        fixture.wait_complaint(&format!("through the proxy {shown}: no tunnel: {words}"));
+        assert!(fixture.server.requests().is_empty());
         proxy.program.down();
         proxy.up(after);
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.expect_all(&records);
-        assert!(!stage.agent.stdout().contains("wr0ng"));
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.expect_all(&records);
+        assert!(!fixture.agent.stdout().contains("wr0ng"));
     });
 }
 
@@ -122,49 +122,49 @@ fn what_it_refuses_only_delays_the_records() {
 fn a_server_that_is_down_behind_it_only_delays_the_records() {
     let proxy = Socks::new(None);
     let server = MainServer::new_down();
-    let mut stage = stage(server, "HTTP_PROXY", &proxy.url("socks5", ""));
+    let mut fixture = through(server, "HTTP_PROXY", &proxy.url("socks5", ""));
     let records = texts(0..20);
-    stage.store(&records);
+    fixture.store(&records);
     let shown = proxy.url("socks5", "");
-    stage.wait_complaint(&format!(
+    fixture.wait_complaint(&format!(
         "through the proxy {shown}: no tunnel: SOCKS error: "
     ));
-    stage.server.up();
-    stage.agent.expect_exit(0, DEADLINE);
-    stage.expect_all(&records);
-    assert!(stage.set_aside().is_empty());
+    fixture.server.up();
+    fixture.agent.expect_exit(0, DEADLINE);
+    fixture.expect_all(&records);
+    assert!(fixture.set_aside().is_empty());
 }
 
 #[test]
 fn it_may_be_killed_in_the_middle_and_what_the_server_refuses_is_set_aside() {
     let mut proxy = Socks::new(None);
     let server = MainServer::new_up();
-    let go = hold(&server, &[100, 1_250], |message| {
-        match message.body.ends_with(br#""1000"}"#) {
+    let go = hold(&server, &[100, 450], |message| {
+        match message.body.ends_with(br#""400"}"#) {
             true => Answer::status(422),
             false => Answer::ok(),
         }
     });
     server.set_health(503);
-    let mut stage = stage(server, "HTTP_PROXY", &proxy.url("socks5", ""));
-    let records = texts(0..2_000);
-    stage.store(&records);
-    stage.server.set_health(200);
-    for count in [50, 1_200] {
-        stage.server.wait_delivered(count, DEADLINE);
-        let outages = stage.outages();
+    let mut fixture = through(server, "HTTP_PROXY", &proxy.url("socks5", ""));
+    let records = texts(0..600);
+    fixture.store(&records);
+    fixture.server.set_health(200);
+    for count in [50, 420] {
+        fixture.server.wait_delivered(count, DEADLINE);
+        let outages = fixture.outages();
         proxy.program.down();
-        stage.until("outage", |stage| stage.outages() > outages);
+        fixture.until("outage", |fixture| fixture.outages() > outages);
         go.send(()).expect("a server that waits");
         proxy.up(None);
     }
-    stage.agent.expect_exit(0, DEADLINE);
+    fixture.agent.expect_exit(0, DEADLINE);
     // One whose answer the kill took comes again, under the same key.
-    let (first, _) = first_deliveries(&stage.server);
+    let (first, _) = first_deliveries(&fixture.server);
     let first: Vec<_> = first.iter().map(|request| request.log_data()).collect();
     let mut expected = records;
-    expected.remove(1_000);
+    expected.remove(400);
     let expected: Vec<_> = expected.iter().map(String::as_bytes).collect();
     assert_eq!(first, expected);
-    assert_eq!(stage.set_aside().len(), 1);
+    assert_eq!(fixture.set_aside().len(), 1);
 }

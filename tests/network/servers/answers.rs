@@ -3,19 +3,19 @@
 
 use std::thread::scope;
 
+use crate::servers::harness::{Harness, connections, plain, wanting};
 use crate::servers::python::Python;
-use crate::servers::stage::{Stage, connections, plain, wanting};
 
 /// Bytes of an answer that are kept with a record set aside (spec 6).
 const ANSWER_MAX: usize = 2048;
 
 #[test]
 fn answers_of_every_making_deliver_a_record_and_keep_the_connection() {
-    type Start = fn(&Stage) -> Python;
+    type Start = fn(&Harness) -> Python;
     let gunicorn: Start =
-        |stage| Python::gunicorn(stage, &["--threads", "2", "--keep-alive", "30"]);
-    let http_server: Start = |stage| Python::http_server(stage, "HTTP/1.1");
-    let uvicorn: Start = |stage| Python::uvicorn(stage, &["--timeout-keep-alive", "30"]);
+        |harness| Python::gunicorn(harness, &["--threads", "2", "--keep-alive", "30"]);
+    let http_server: Start = |harness| Python::http_server(harness, "HTTP/1.1");
+    let uvicorn: Start = |harness| Python::uvicorn(harness, &["--timeout-keep-alive", "30"]);
     let table: [(&str, Start, &[&str]); 3] = [
         (
             "gunicorn",
@@ -29,16 +29,16 @@ fn answers_of_every_making_deliver_a_record_and_keep_the_connection() {
     scope(|scope| {
         for (name, start, wanted) in table {
             scope.spawn(move || {
-                let mut stage = Stage::new();
+                let mut harness = Harness::new();
                 let mut records = Vec::new();
                 for (n, what) in (0..).zip(wanted.iter().flat_map(|what| [what; 3])) {
                     records.push(wanting(n, what));
                 }
-                stage.store(&records);
-                let _server = start(&stage);
-                stage.finish(records.len() as u64, 0);
-                stage.expect_no_trouble();
-                let seen = stage.seen();
+                harness.store(&records);
+                let _server = start(&harness);
+                harness.finish(records.len() as u64, 0);
+                harness.expect_no_trouble();
+                let seen = harness.seen();
                 assert_eq!(seen.len(), records.len(), "{name}: each once");
                 assert_eq!(connections(&seen), 1, "{name}");
             });
@@ -48,58 +48,58 @@ fn answers_of_every_making_deliver_a_record_and_keep_the_connection() {
 
 #[test]
 fn refusals_are_set_aside_with_the_start_of_whatever_came_with_them() {
-    let mut stage = Stage::new();
+    let mut harness = Harness::new();
     let odd = ["expectation", "gzipped_refusal", "big_refusal"];
     let mut records = plain(0..7);
     for (what, at) in odd.iter().zip([1, 3, 5]) {
         records[at] = wanting(at as u64, what);
     }
-    stage.store(&records);
-    let _server = Python::gunicorn(&stage, &["--threads", "2"]);
-    stage.finish(4, 3);
+    harness.store(&records);
+    let _server = Python::gunicorn(&harness, &["--threads", "2"]);
+    harness.finish(4, 3);
 
-    assert_eq!(stage.seen().len(), 7, "each once");
-    let aside = stage.set_aside();
+    assert_eq!(harness.seen().len(), 7, "each once");
+    let aside = harness.set_aside();
     let text = |at: usize| aside[at]["answer"].as_str().expect("a text").to_owned();
     let statuses: Vec<_> = aside.iter().map(|line| line["status"].as_u64()).collect();
     assert_eq!(statuses, [Some(417), Some(400), Some(422)]);
     assert_eq!(text(0), "");
     assert!(text(1).starts_with("\u{1f}\u{fffd}\u{8}"), "{}", text(1));
     assert_eq!(text(2), "x".repeat(ANSWER_MAX));
-    let events = stage.agent.events_named("record_set_aside");
+    let events = harness.agent.events_named("record_set_aside");
     assert_eq!(events[0]["status"], 417);
-    assert_eq!(stage.agent.events_named("main_unreachable").len(), 0);
+    assert_eq!(harness.agent.events_named("main_unreachable").len(), 0);
 }
 
 #[test]
 fn an_answer_of_ten_megabytes_costs_its_connection_alone() {
-    let mut stage = Stage::new();
+    let mut harness = Harness::new();
     let mut records = plain(0..9);
     for n in [2, 3, 6] {
         records[n] = wanting(n as u64, "big");
     }
-    stage.store(&records);
-    let _server = Python::gunicorn(&stage, &["--threads", "4", "--keep-alive", "30"]);
-    stage.finish(9, 0);
-    stage.expect_no_trouble();
-    let seen = stage.seen();
+    harness.store(&records);
+    let _server = Python::gunicorn(&harness, &["--threads", "4", "--keep-alive", "30"]);
+    harness.finish(9, 0);
+    harness.expect_no_trouble();
+    let seen = harness.seen();
     assert_eq!(seen.len(), 9, "each once");
     assert_eq!(connections(&seen), 4);
-    stage.expect_flat_memory();
+    harness.expect_flat_memory();
 }
 
 #[test]
 fn bodies_that_end_elsewhere_than_announced_are_no_part_of_the_next_answer() {
-    let mut stage = Stage::new();
-    stage.store(&[
+    let mut harness = Harness::new();
+    harness.store(&[
         wanting(0, "ok"),
         wanting(1, "surplus"),
         wanting(2, "surplus"),
         // Chunked goes before a length (RFC 9112, 6.3).
         wanting(3, "two_framings"),
     ]);
-    let _server = Python::http_server(&stage, "HTTP/1.1");
-    stage.finish(4, 0);
-    stage.expect_no_trouble();
-    assert_eq!(stage.seen().len(), 4, "each once");
+    let _server = Python::http_server(&harness, "HTTP/1.1");
+    harness.finish(4, 0);
+    harness.expect_no_trouble();
+    assert_eq!(harness.seen().len(), 4, "each once");
 }

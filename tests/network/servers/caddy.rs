@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::servers::harness::{DEADLINE, Harness};
 use crate::servers::python::{is_listening, socket_behind};
-use crate::servers::stage::{DEADLINE, Stage, lines};
+use crate::support::fixture::lines;
 use crate::support::wait;
 use crate::venv;
 
@@ -56,12 +57,12 @@ pub struct Logged {
 
 impl Caddy {
     /// Caddy on the agent's port, in front of gunicorn.
-    pub fn start(stage: &Stage, settings: &Settings) -> Caddy {
-        let folder = stage.folder.path().join("caddy");
+    pub fn start(harness: &Harness, settings: &Settings) -> Caddy {
+        let folder = harness.folder.path().join("caddy");
         fs::create_dir_all(&folder).expect("Caddy's folder");
         let address = Address {
-            port: stage.port,
-            upstream: socket_behind(stage),
+            port: harness.port,
+            upstream: socket_behind(harness),
         };
         address.configure(&folder, settings);
         let mut caddy = Caddy {
@@ -72,7 +73,7 @@ impl Caddy {
         let mut ended = false;
         let there = wait::within(DEADLINE, || {
             ended = !matches!(caddy.child.try_wait(), Ok(None));
-            ended || is_listening(stage)
+            ended || is_listening(harness)
         });
         assert!(there && !ended, "Caddy: {}", caddy.said());
         caddy
@@ -110,17 +111,6 @@ impl Caddy {
         posts
     }
 
-    /// When HTTP came where TLS was expected, in seconds; such requests are in no
-    /// access log.
-    pub fn plain_http(&self) -> Vec<f64> {
-        let text = |line: &serde_json::Value| line["msg"].as_str().unwrap_or("").to_owned();
-        self.log("caddy.log")
-            .iter()
-            .filter(|line| text(line).contains("client sent an HTTP request to an HTTPS server"))
-            .map(|line| line["ts"].as_f64().expect("a time"))
-            .collect()
-    }
-
     fn log(&self, name: &str) -> Vec<serde_json::Value> {
         lines(&fs::read_to_string(self.folder.join(name)).unwrap_or_default())
     }
@@ -137,15 +127,15 @@ impl Drop for Caddy {
     }
 }
 
-/// A certificate that nobody trusts, and its key.
-pub fn certificate(stage: &Stage) -> [PathBuf; 2] {
+/// A certificate that is not trusted, and its key.
+pub fn certificate(harness: &Harness) -> [PathBuf; 2] {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     [
         ("certificate.pem", made.cert.pem()),
         ("key.pem", made.signing_key.serialize_pem()),
     ]
     .map(|(name, pem)| {
-        let path = stage.folder.path().join(name);
+        let path = harness.folder.path().join(name);
         fs::write(&path, pem).expect("write the certificate");
         path
     })

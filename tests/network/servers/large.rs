@@ -6,8 +6,8 @@ use std::thread::scope;
 use serde_json::{Value, json};
 
 use crate::servers::caddy::{Caddy, Settings};
+use crate::servers::harness::Harness;
 use crate::servers::python::Python;
-use crate::servers::stage::Stage;
 
 const LIMIT: usize = 50_000;
 
@@ -33,7 +33,7 @@ fn a_record_that_the_server_finds_too_large_is_set_aside_at_the_first_try() {
 }
 
 /// Starts the server of this case.
-fn server(stage: &Stage, refusal: Refusal) -> (Python, Option<Caddy>) {
+fn server(harness: &Harness, refusal: Refusal) -> (Python, Option<Caddy>) {
     let site = match refusal {
         Refusal::Midway => format!("request_body {{\n max_size {LIMIT}\n }}"),
         Refusal::Unread => format!(
@@ -42,11 +42,11 @@ fn server(stage: &Stage, refusal: Refusal) -> (Python, Option<Caddy>) {
         ),
         Refusal::Reset => {
             let limit = format!("LIMIT={LIMIT}");
-            return (Python::gunicorn(stage, &["--env", &limit]), None);
+            return (Python::gunicorn(harness, &["--env", &limit]), None);
         }
     };
-    let app = Python::gunicorn_behind(stage, &[]);
-    (app, Some(Caddy::start(stage, &Settings::site(&site))))
+    let app = Python::gunicorn_behind(harness, &[]);
+    (app, Some(Caddy::start(harness, &Settings::site(&site))))
 }
 
 fn too_large(refusal: Refusal) {
@@ -61,21 +61,21 @@ fn too_large(refusal: Refusal) {
         .zip(sizes)
         .filter(|(_, size)| *size > LIMIT)
         .collect();
-    let mut stage = Stage::new();
-    stage.store(&records);
-    let (_app, caddy) = server(&stage, refusal);
+    let mut harness = Harness::new();
+    harness.store(&records);
+    let (_app, caddy) = server(&harness, refusal);
     let fine = records.len() - too_large.len();
-    stage.finish(fine as u64, too_large.len() as u64);
+    harness.finish(fine as u64, too_large.len() as u64);
 
-    assert_eq!(stage.seen().len(), fine, "{refusal:?}");
+    assert_eq!(harness.seen().len(), fine, "{refusal:?}");
     // The answer may be lost to the reset that follows it.
     if let Some(caddy) = caddy {
         let refused = caddy.posts(413).len();
         assert_eq!(refused, too_large.len(), "{refusal:?}: each once");
-        let events = stage.agent.events_named("main_unreachable");
+        let events = harness.agent.events_named("main_unreachable");
         assert_eq!(events, Vec::<Value>::new(), "{refusal:?}");
     }
-    for (line, (n, _)) in stage.set_aside().iter().zip(too_large) {
+    for (line, (n, _)) in harness.set_aside().iter().zip(too_large) {
         assert_eq!(line["status"], 413, "{refusal:?}");
         assert!(
             line["answer"]

@@ -3,9 +3,8 @@
 
 mod answers;
 mod caddy;
+mod harness;
 mod keep_alive;
 mod large;
 mod proxy;
 mod python;
-mod stage;
-mod unreadable;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::servers::caddy::{Caddy, Logged, Settings, certificate};
+use crate::servers::harness::{Harness, connections, plain, wanting};
 use crate::servers::python::Python;
-use crate::servers::stage::{Stage, connections, plain, wanting};
 
 /// The shortest back-off (spec 6), less what Caddy's clock may be off by.
 const BACKOFF_MIN: Duration = Duration::from_millis(48);
@@ -20,75 +20,53 @@ fn slow(range: std::ops::Range<u64>) -> Vec<Value> {
 
 #[test]
 fn a_reload_in_the_middle_goes_unnoticed() {
-    const RECORDS: u64 = 300;
-    let mut stage = Stage::new();
-    stage.store(&slow(0..RECORDS));
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    let caddy = Caddy::start(&stage, &Settings::default());
-    stage.wait_for(20);
+    const RECORDS: u64 = 150;
+    let mut harness = Harness::new();
+    harness.store(&slow(0..RECORDS));
+    let _app = Python::gunicorn_behind(&harness, &[]);
+    let caddy = Caddy::start(&harness, &Settings::default());
+    harness.wait_for(20);
     for so_far in 1..=3 {
         caddy.reload(&Settings::default());
-        stage.until("another connection", |stage| {
-            connections(&stage.seen()) > so_far
+        harness.until("another connection", |harness| {
+            connections(&harness.seen()) > so_far
         });
     }
-    stage.finish(RECORDS, 0);
-    stage.expect_no_trouble();
-    let seen = stage.seen();
+    harness.finish(RECORDS, 0);
+    harness.expect_no_trouble();
+    let seen = harness.seen();
     assert_eq!(seen.len() as u64, RECORDS, "each once");
     assert_eq!(connections(&seen), 4, "one for each configuration");
 }
 
 #[test]
 fn a_restart_in_the_middle_repeats_one_record_at_most() {
-    const RECORDS: u64 = 300;
-    let mut stage = Stage::new();
-    stage.store(&slow(0..RECORDS));
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    let mut caddy = Caddy::start(&stage, &Settings::default());
+    const RECORDS: u64 = 150;
+    let mut harness = Harness::new();
+    harness.store(&slow(0..RECORDS));
+    let _app = Python::gunicorn_behind(&harness, &[]);
+    let mut caddy = Caddy::start(&harness, &Settings::default());
     for n in [30, 70] {
-        stage.wait_for(n);
-        let outages = |stage: &Stage| {
-            stage
+        harness.wait_for(n);
+        let outages = |harness: &Harness| {
+            harness
                 .agent
                 .events_named("main_unhealthy_accepting_logs")
                 .len()
         };
-        let before = outages(&stage);
+        let before = outages(&harness);
         drop(caddy);
-        stage.until("outage", |stage| outages(stage) > before);
-        caddy = Caddy::start(&stage, &Settings::default());
+        harness.until("outage", |harness| outages(harness) > before);
+        caddy = Caddy::start(&harness, &Settings::default());
     }
-    stage.finish(RECORDS, 0);
-    let repeated = stage.seen().len() as u64 - RECORDS;
+    harness.finish(RECORDS, 0);
+    let repeated = harness.seen().len() as u64 - RECORDS;
     assert!(repeated <= 2, "{repeated} repeated");
-    assert_eq!(stage.set_aside(), Vec::<Value>::new());
-    for event in stage.agent.events_named("main_unreachable") {
+    assert_eq!(harness.set_aside(), Vec::<Value>::new());
+    for event in harness.agent.events_named("main_unreachable") {
         let why = event["error"].as_str().expect("a reason");
         assert!(why.contains("connect"), "{why}");
     }
-}
-
-#[test]
-fn without_the_server_behind_it_records_wait_for_ever_and_the_proxy_is_not_pestered() {
-    let mut stage = Stage::new();
-    stage.store(&plain(0..5));
-    let company = stage.company();
-    let app = Python::gunicorn_behind(&stage, &[]);
-    let caddy = Caddy::start(&stage, &Settings::site("respond / 200"));
-    // Caddy logs what it answers: gunicorn has done with them.
-    stage.until("answers", |_| caddy.posts(200).len() >= 5);
-    let worker = stage.seen()[0].pid;
-    app.kill(worker);
-    stage.store(&plain(5..10));
-    drop(company);
-    stage.until("tries", |_| caddy.posts(502).len() >= 4);
-    expect_pauses(&caddy.posts(502), BACKOFF_MIN);
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    stage.finish(10, 0);
-
-    assert_eq!(stage.seen().len(), 10, "each once");
-    expect_not_taking(&stage, 502);
 }
 
 #[test]
@@ -106,15 +84,15 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
     scope(|scope| {
         for (what, times, statuses) in table {
             scope.spawn(move || {
-                let mut stage = Stage::new();
-                stage.store(&[
+                let mut harness = Harness::new();
+                harness.store(&[
                     wanting(0, "ok"),
                     json!({ "n": 1, "do": what, "times": times }),
                     wanting(2, "ok"),
                 ]);
                 // Not the others: on a loaded machine they may take as long.
                 let patience = if what == "hang" { "2" } else { "60" };
-                let _app = Python::gunicorn_behind(&stage, &["--timeout", patience]);
+                let _app = Python::gunicorn_behind(&harness, &["--timeout", patience]);
                 // Not for the probe before it leaves.
                 let limit = if what == "late" { "300ms" } else { "30s" };
                 let settings = Settings {
@@ -122,152 +100,58 @@ fn a_server_that_dies_or_is_too_slow_gets_the_record_again() {
                     transport: format!("response_header_timeout {limit}"),
                     ..Settings::default()
                 };
-                let caddy = Caddy::start(&stage, &settings);
-                stage.finish(3, 0);
+                let caddy = Caddy::start(&harness, &settings);
+                harness.finish(3, 0);
                 // A try that waits behind a late one in gunicorn's one process
                 // is late itself.
                 let mut failed = caddy.logged();
                 failed.retain(|one| one.method == "POST" && statuses.contains(&one.status));
                 assert!((times..10).contains(&failed.len()), "{what}: {failed:?}");
                 expect_pauses(&failed, BACKOFF_MIN);
-                expect_not_taking_but(&stage, &statuses);
-                let tries = stage.tries_of(1);
+                expect_not_taking(&harness, &statuses);
+                let tries = harness.tries_of(1);
                 assert!(tries.len() > times, "{what}: {tries:?}");
                 assert_eq!(tries[0].pid == tries[1].pid, what == "late", "{what}");
-                assert_eq!(stage.set_aside(), Vec::<Value>::new(), "{what}");
+                assert_eq!(harness.set_aside(), Vec::<Value>::new(), "{what}");
             });
         }
     });
-}
-
-#[test]
-fn a_rate_limit_and_its_retry_after_set_the_pace() {
-    // They take longer than the second in which they are let through.
-    const RECORDS: u64 = 150;
-    let mut stage = Stage::new();
-    stage.store(&slow(0..RECORDS));
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    // In two seconds of three they are told to come again after a second.
-    let limit = "
-        @busy expression `{path} == '/log' && int({time.now.unix}) % 3 != 0`
-        handle @busy {
-            header Retry-After 1
-            respond 503
-        }";
-    let caddy = Caddy::start(&stage, &Settings::site(limit));
-    stage.finish(RECORDS, 0);
-
-    assert_eq!(stage.seen().len() as u64, RECORDS, "each once");
-    let slowed = caddy.posts(503);
-    assert!(!slowed.is_empty());
-    for refused in &slowed {
-        let log = caddy.logged();
-        let next = log
-            .iter()
-            .find(|next| next.method == "POST" && next.at > refused.at);
-        let pause = next.expect("a next try").at - refused.at;
-        assert!(pause >= 1.0, "again after {pause} s");
-    }
-    expect_not_taking(&stage, 503);
-}
-
-#[test]
-fn a_redirect_is_named_and_waited_out() {
-    scope(|scope| {
-        for status in [301, 308] {
-            scope.spawn(move || {
-                let mut stage = Stage::new();
-                stage.store(&plain(0..3));
-                let _app = Python::gunicorn_behind(&stage, &[]);
-                let redirect = format!("redir /log https://{{host}}{{uri}} {status}");
-                let caddy = Caddy::start(&stage, &Settings::site(&redirect));
-                stage.until("tries", |_| caddy.posts(status).len() >= 4);
-                expect_pauses(&caddy.posts(status), BACKOFF_MIN);
-                caddy.reload(&Settings::default());
-                stage.finish(3, 0);
-                assert_eq!(stage.seen().len(), 3, "{status}: each once");
-                let events = stage.agent.events_named("main_redirects");
-                assert_eq!(events[0]["status"], status);
-                assert_eq!(events[0]["location"], "https://127.0.0.1/log");
-                assert_eq!(stage.set_aside(), Vec::<Value>::new());
-            });
-        }
-    });
-}
-
-/// Caddy answers 400 to HTTP on a port for HTTPS; the agent cannot know that no
-/// record is at fault.
-#[test]
-fn http_to_a_port_for_https_costs_sixteen_records_at_most() {
-    const TRUSTED: usize = 16;
-    let mut stage = Stage::new();
-    stage.store(&plain(0..3));
-    let company = stage.company();
-    let _app = Python::gunicorn_behind(&stage, &[]);
-    let caddy = Caddy::start(&stage, &Settings::default());
-    stage.wait_for(2);
-    let secure = Settings {
-        tls: Some(certificate(&stage)),
-        ..Settings::default()
-    };
-    caddy.reload(&secure);
-    stage.store(&plain(3..33));
-    stage.until("doubt", |stage| {
-        stage.set_aside().len() >= TRUSTED && caddy.plain_http().len() >= TRUSTED + 5
-    });
-    drop(company);
-    // A try and a probe, then a pause.
-    for three in caddy.plain_http()[TRUSTED..].windows(3) {
-        let pause = three[2] - three[0];
-        assert!(pause >= BACKOFF_MIN.as_secs_f64(), "again after {pause} s");
-    }
-    caddy.reload(&Settings::default());
-    stage.finish(33 - TRUSTED as u64, TRUSTED as u64);
-
-    let aside = stage.set_aside();
-    assert_eq!(aside.len(), TRUSTED);
-    let answer = aside[0]["answer"].as_str().expect("a text");
-    assert!(
-        answer.contains("Client sent an HTTP request to an HTTPS server"),
-        "{answer}"
-    );
-    expect_not_taking(&stage, 400);
 }
 
 #[test]
 fn a_probe_to_a_port_for_https_or_http2_says_so_and_nothing_is_sent() {
     scope(|scope| {
         scope.spawn(|| {
-            let stage = Stage::new();
-            stage.store(&plain(0..3));
+            let harness = Harness::new();
+            harness.store(&plain(0..3));
             let secure = Settings {
-                tls: Some(certificate(&stage)),
+                tls: Some(certificate(&harness)),
                 ..Settings::default()
             };
-            let caddy = Caddy::start(&stage, &secure);
-            expect_unhealthy(&stage, "answered 400");
+            let caddy = Caddy::start(&harness, &secure);
+            expect_unhealthy(&harness, "answered 400");
             assert!(caddy.logged().is_empty());
         });
         scope.spawn(|| {
-            let stage = Stage::new();
-            stage.store(&plain(0..3));
-            let _server = Python::grpc(&stage);
-            expect_unhealthy(&stage, "HTTP/1.1");
+            let harness = Harness::new();
+            harness.store(&plain(0..3));
+            let _server = Python::grpc(&harness);
+            expect_unhealthy(&harness, "HTTP/1.1");
         });
     });
 }
 
 /// The probe says so; no record was sent.
-fn expect_unhealthy(stage: &Stage, reason: &str) {
-    stage.until("reason", |stage| {
-        let events = stage.agent.events_named("main_still_unhealthy");
+fn expect_unhealthy(harness: &Harness, reason: &str) {
+    harness.until("reason", |harness| {
+        let events = harness.agent.events_named("main_still_unhealthy");
         events.iter().any(|event| {
             let why = event["error"].as_str();
             why.is_some_and(|why| why.contains(reason))
         })
     });
     for name in ["main_healthy_not_accepting_logs", "record_set_aside"] {
-        assert_eq!(stage.agent.events_named(name), Vec::<Value>::new());
+        assert_eq!(harness.agent.events_named(name), Vec::<Value>::new());
     }
 }
 
@@ -282,14 +166,9 @@ fn expect_pauses(logged: &[Logged], least: Duration) {
     }
 }
 
-/// The event with this status; the agent has not taken it for an outage.
-fn expect_not_taking(stage: &Stage, status: u64) {
-    expect_not_taking_but(stage, &[status]);
-}
-
-/// The same where it may be one of several.
-fn expect_not_taking_but(stage: &Stage, statuses: &[u64]) {
-    let events = stage.agent.events_named("main_not_taking_logs");
+/// The event with one of these statuses; the agent has not taken it for an outage.
+fn expect_not_taking(harness: &Harness, statuses: &[u64]) {
+    let events = harness.agent.events_named("main_not_taking_logs");
     assert!(!events.is_empty());
     let named = |event: &Value| event["status"].as_u64();
     assert!(
@@ -298,7 +177,9 @@ fn expect_not_taking_but(stage: &Stage, statuses: &[u64]) {
             .all(|event| named(event).is_some_and(|status| statuses.contains(&status))),
         "{events:?}"
     );
-    assert_eq!(stage.agent.events_named("main_unreachable").len(), 0);
-    let healthy = stage.agent.events_named("main_healthy_not_accepting_logs");
+    assert_eq!(harness.agent.events_named("main_unreachable").len(), 0);
+    let healthy = harness
+        .agent
+        .events_named("main_healthy_not_accepting_logs");
     assert_eq!(healthy.len(), 1, "one outage, the first");
 }

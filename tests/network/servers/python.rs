@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::servers::stage::{DEADLINE, Stage};
+use crate::servers::harness::{DEADLINE, Harness};
 use crate::support::wait;
 use crate::venv;
 
@@ -21,61 +21,53 @@ pub struct Python(Child);
 
 impl Python {
     /// gunicorn on the agent's port.
-    pub fn gunicorn(stage: &Stage, options: &[&str]) -> Python {
-        let bind = format!("127.0.0.1:{}", stage.port);
-        gunicorn(stage, &bind, options, || is_listening(stage))
+    pub fn gunicorn(harness: &Harness, options: &[&str]) -> Python {
+        let bind = format!("127.0.0.1:{}", harness.port);
+        gunicorn(harness, &bind, options, || is_listening(harness))
     }
 
     /// gunicorn on a UNIX socket, for Caddy.
-    pub fn gunicorn_behind(stage: &Stage, options: &[&str]) -> Python {
-        let socket = socket_behind(stage);
+    pub fn gunicorn_behind(harness: &Harness, options: &[&str]) -> Python {
+        let socket = socket_behind(harness);
         let bind = format!("unix:{}", socket.display());
         // What a killed one leaves there is a file, too.
-        gunicorn(stage, &bind, options, || {
+        gunicorn(harness, &bind, options, || {
             UnixStream::connect(&socket).is_ok()
         })
     }
 
     /// uvicorn on the agent's port.
-    pub fn uvicorn(stage: &Stage, options: &[&str]) -> Python {
-        let mut command = python(stage);
+    pub fn uvicorn(harness: &Harness, options: &[&str]) -> Python {
+        let mut command = python(harness);
         command.args(["-m", "uvicorn", "--app-dir", scripts(), "asgi:application"]);
         command.args(["--http", "h11", "--loop", "asyncio", "--no-access-log"]);
-        command.args(["--port", &stage.port.to_string()]);
+        command.args(["--port", &harness.port.to_string()]);
         command.args(options);
-        start(stage, command, || is_listening(stage))
+        start(harness, command, || is_listening(harness))
     }
 
     /// http.server on the agent's port, speaking `protocol`.
-    pub fn http_server(stage: &Stage, protocol: &str) -> Python {
-        Python::http_server_turning_away(stage, protocol, 0)
+    pub fn http_server(harness: &Harness, protocol: &str) -> Python {
+        Python::http_server_turning_away(harness, protocol, 0)
     }
 
     /// The same, but so many POSTs are turned away unread at first.
-    pub fn http_server_turning_away(stage: &Stage, protocol: &str, unread: u32) -> Python {
-        let mut command = python(stage);
+    pub fn http_server_turning_away(harness: &Harness, protocol: &str, unread: u32) -> Python {
+        let mut command = python(harness);
         command.arg(Path::new(scripts()).join("plain.py"));
-        command.args([&stage.port.to_string(), protocol, &unread.to_string()]);
-        start(stage, command, || is_listening(stage))
+        command.args([&harness.port.to_string(), protocol, &unread.to_string()]);
+        start(harness, command, || is_listening(harness))
     }
 
     /// grpcio's server on the agent's port: HTTP/2 and nothing else.
-    pub fn grpc(stage: &Stage) -> Python {
-        let mut command = python(stage);
+    pub fn grpc(harness: &Harness) -> Python {
+        let mut command = python(harness);
         let script = "import sys, grpc; from concurrent import futures; \
              server = grpc.server(futures.ThreadPoolExecutor(1)); \
              server.add_insecure_port('127.0.0.1:' + sys.argv[1]); \
              server.start(); server.wait_for_termination()";
-        command.args(["-c", script, &stage.port.to_string()]);
-        start(stage, command, || is_listening(stage))
-    }
-
-    /// Ends it and a process of its own in mid-work.
-    pub fn kill(mut self, worker: i32) {
-        // First, so that it starts no other.
-        self.0.kill().expect("kill the server");
-        self.0.wait().expect("wait for the server");
-        signal(worker, Signal::KILL);
+        command.args(["-c", script, &harness.port.to_string()]);
+        start(harness, command, || is_listening(harness))
     }
 }
 
@@ -95,16 +87,21 @@ impl Drop for Python {
 }
 
 /// Where gunicorn listens for Caddy.
-pub fn socket_behind(stage: &Stage) -> PathBuf {
-    stage.folder.path().join("app.sock")
+pub fn socket_behind(harness: &Harness) -> PathBuf {
+    harness.folder.path().join("app.sock")
 }
 
-pub fn is_listening(stage: &Stage) -> bool {
-    TcpStream::connect(("127.0.0.1", stage.port)).is_ok()
+pub fn is_listening(harness: &Harness) -> bool {
+    TcpStream::connect(("127.0.0.1", harness.port)).is_ok()
 }
 
-fn gunicorn(stage: &Stage, bind: &str, options: &[&str], ready: impl FnMut() -> bool) -> Python {
-    let mut command = python(stage);
+fn gunicorn(
+    harness: &Harness,
+    bind: &str,
+    options: &[&str],
+    ready: impl FnMut() -> bool,
+) -> Python {
+    let mut command = python(harness);
     command.args([
         "-m",
         "gunicorn",
@@ -113,16 +110,16 @@ fn gunicorn(stage: &Stage, bind: &str, options: &[&str], ready: impl FnMut() -> 
         scripts(),
     ]);
     command.args(["--bind", bind, "--worker-tmp-dir"]);
-    command.arg(stage.folder.path());
+    command.arg(harness.folder.path());
     command.args(options);
     command.arg("wsgi:application");
-    start(stage, command, ready)
+    start(harness, command, ready)
 }
 
-fn python(stage: &Stage) -> Command {
+fn python(harness: &Harness) -> Command {
     let mut command = Command::new(venv::python());
     command
-        .env("JOURNAL", stage.journal())
+        .env("JOURNAL", harness.journal())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
@@ -131,8 +128,8 @@ fn scripts() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/network/servers")
 }
 
-fn start(stage: &Stage, mut command: Command, mut ready: impl FnMut() -> bool) -> Python {
-    let path = stage.folder.path().join("python.log");
+fn start(harness: &Harness, mut command: Command, mut ready: impl FnMut() -> bool) -> Python {
+    let path = harness.folder.path().join("python.log");
     let log = File::options().create(true).append(true).open(&path);
     let log = log.expect("the server's log");
     command.stdout(log.try_clone().expect("a second handle"));

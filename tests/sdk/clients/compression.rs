@@ -3,13 +3,15 @@
 use serde_json::json;
 
 use crate::clients::frames::{Frames, headers, message};
+use crate::clients::orders::{expect_stored, send};
 use crate::clients::program::Program;
-use crate::clients::stage::{Stage, expect_stored, send};
+use crate::support::fixture::Fixture;
+use crate::support::rng::Rng;
 
 #[test]
 fn a_gzip_channel_is_refused_what_it_compresses_and_served_what_it_does_not() {
-    let stage = Stage::new();
-    let mut client = Program::grpcio(&stage.agent.socket(), &json!({ "gzip": true }));
+    let fixture = Fixture::down();
+    let mut client = Program::grpcio(&fixture.agent.socket(), &json!({ "gzip": true }));
     let compressible = format!("\"{}\"", "x".repeat(10_000));
 
     let told = client.ask(&send(&compressible));
@@ -25,25 +27,20 @@ fn a_gzip_channel_is_refused_what_it_compresses_and_served_what_it_does_not() {
     assert_eq!(told["code"], "UNIMPLEMENTED", "{told}");
     expect_stored(&client.ask(&send("2")), "after a refusal");
     client.end();
-    assert_eq!(stage.stored(), ["1", "2"]);
+    assert_eq!(fixture.stored(), ["1", "2"]);
 }
 
 /// A JSON string of hexadecimal digits, which gzip halves.
 fn hardly_compressible(bytes: usize) -> String {
-    let mut state = 1_u64;
-    let digits = (0..bytes).map(|_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        char::from(b"0123456789abcdef"[(state >> 60) as usize])
-    });
+    let mut rng = Rng(1);
+    let digits = (0..bytes).map(|_| char::from(rng.pick(b"0123456789abcdef")));
     format!("\"{}\"", digits.collect::<String>())
 }
 
 #[test]
 fn the_refusal_says_that_identity_is_accepted() {
-    let stage = Stage::new();
-    let mut frames = Frames::new(&stage.agent.socket());
+    let fixture = Fixture::down();
+    let mut frames = Frames::new(&fixture.agent.socket());
     let compressed = [&[1, 0, 0, 0, 3][..], &[0x0a, 1, b'1']].concat();
     for encoding in ["gzip", "deflate", "identity", "unheard-of", ""] {
         let mut fields = headers();
@@ -59,13 +56,13 @@ fn the_refusal_says_that_identity_is_accepted() {
         frames.expect_next(&seen, encoding);
     }
     frames.end();
-    assert_eq!(stage.stored().len(), 5);
+    assert_eq!(fixture.stored().len(), 5);
 }
 
 #[test]
 fn a_message_that_is_not_compressed_is_taken_whatever_the_call_declares() {
-    let stage = Stage::new();
-    let mut frames = Frames::new(&stage.agent.socket());
+    let fixture = Fixture::down();
+    let mut frames = Frames::new(&fixture.agent.socket());
     for encoding in ["gzip", "deflate", "identity", "unheard-of"] {
         let mut fields = headers();
         fields.push(json!(["grpc-encoding", encoding]));
@@ -75,5 +72,5 @@ fn a_message_that_is_not_compressed_is_taken_whatever_the_call_declares() {
         frames.expect_next(&seen, encoding);
     }
     frames.end();
-    assert_eq!(stage.stored(), ["\"plain\"", "1"].repeat(4));
+    assert_eq!(fixture.stored(), ["\"plain\"", "1"].repeat(4));
 }

@@ -5,17 +5,17 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::clients::frames::message;
-use crate::clients::stage::Stage;
-use crate::support::hostile;
+use crate::support::fixture::Fixture;
+use crate::support::raw;
 
 const SEND_LOG: &str = "/logagent.LogAgent/SendLog";
 
 /// What curl said about a call.
-fn call(stage: &Stage, path: &str, more: &[&str], body: &[u8]) -> String {
+fn call(fixture: &Fixture, path: &str, more: &[&str], body: &[u8]) -> String {
     let mut curl = Command::new("curl")
         .args(["--silent", "--show-error", "--verbose", "--max-time", "60"])
         .args(["--noproxy", "*", "--http2-prior-knowledge", "--unix-socket"])
-        .arg(stage.agent.socket())
+        .arg(fixture.agent.socket())
         .args(["--header", "content-type: application/grpc"])
         .args(["--header", "te: trailers"])
         .args(more)
@@ -53,10 +53,10 @@ fn call(stage: &Stage, path: &str, more: &[&str], body: &[u8]) -> String {
 #[test]
 #[ignore = "needs curl with HTTP/2"]
 fn curl_is_told_of_an_unknown_path_and_of_a_bad_key_without_a_stream_error() {
-    let stage = Stage::new();
+    let fixture = Fixture::down();
     let record = message("1");
     let long = format!("idempotency-key: {}", "k".repeat(300));
-    let bad_key = hostile::prefixed(b"\x0a\x011\x1a\x03a\nb");
+    let bad_key = raw::prefixed(b"\x0a\x011\x1a\x03a\nb");
     let larger = message(&format!("\"{}\"", "x".repeat(15_000)));
     let large = message(&format!("\"{}\"", "x".repeat(60_000)));
     let bad_json = message(&"x".repeat(60_000));
@@ -74,10 +74,10 @@ fn curl_is_told_of_an_unknown_path_and_of_a_bad_key_without_a_stream_error() {
         ("a large record", SEND_LOG, vec![], &large, "0"),
     ];
     for (case, path, more, body, status) in cases {
-        let heads = call(&stage, path, &more, body);
+        let heads = call(&fixture, path, &more, body);
         assert!(heads.starts_with("HTTP/2 200"), "{case}: {heads}");
         let line = format!("grpc-status: {status}\r\n");
         assert!(heads.contains(&line), "{case}: {heads}");
     }
-    assert_eq!(stage.stored().len(), 2);
+    assert_eq!(fixture.stored().len(), 2);
 }

@@ -1,4 +1,4 @@
-"""Sends the agent a request that is not what gRPC asks for, then an honest one.
+"""Sends the agent a request that is not what gRPC asks for, then a well-behaved one.
 
     python frames.py SOCKET
 
@@ -8,7 +8,7 @@ DATA, either with "end": true for END_STREAM, {"reset": CODE} for RST_STREAM, or
 {"pings": N, "pause": SECONDS} for PING frames and the time between them. Answers
 with a JSON object: "headers" (of the answer, trailers included), "reset" and
 "goaway" (their codes) where they came, "closed", "pongs", "bad" (an answer that
-h2 does not take), and "next": the grpc-status of an honest call afterwards, on the
+h2 does not take), and "next": the grpc-status of a well-behaved call afterwards, on the
 same connection where that is open ("again": false) or on a new one (true).
 """
 
@@ -24,7 +24,7 @@ import h2.exceptions
 
 # A stream that nothing comes on for so long is not answered.
 DEADLINE = 20.0
-HONEST_HEADERS = [
+WELL_BEHAVED_HEADERS = [
     (":method", "POST"),
     (":scheme", "http"),
     (":path", "/logagent.LogAgent/SendLog"),
@@ -33,7 +33,7 @@ HONEST_HEADERS = [
     ("te", "trailers"),
 ]
 # The record "1".
-HONEST_MESSAGE = bytes.fromhex("00 00000003 0a 01 31")
+WELL_BEHAVED_MESSAGE = bytes.fromhex("00 00000003 0a 01 31")
 
 
 class Connection:
@@ -129,7 +129,7 @@ class Connection:
             self.seen["pongs"] += 1
 
 
-HONEST = [{"headers": HONEST_HEADERS}, {"data": HONEST_MESSAGE.hex(), "end": True}]
+WELL_BEHAVED = [{"headers": WELL_BEHAVED_HEADERS}, {"data": WELL_BEHAVED_MESSAGE.hex(), "end": True}]
 
 
 def main():
@@ -140,12 +140,12 @@ def main():
         again = seen["closed"] or "goaway" in seen
         if again:
             connection = Connection(path)
-        honest = connection.request(HONEST)
-        if honest["closed"] and not again:
+        answered = connection.request(WELL_BEHAVED)
+        if answered["closed"] and not again:
             # Its end had not been read yet.
             again, connection = True, Connection(path)
-            honest = connection.request(HONEST)
-        told = {**seen, "next": honest["headers"].get("grpc-status"), "again": again}
+            answered = connection.request(WELL_BEHAVED)
+        told = {**seen, "next": answered["headers"].get("grpc-status"), "again": again}
         print(json.dumps(told), flush=True)
 
 

@@ -6,8 +6,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::clients::program::{Program, folder};
-use crate::clients::stage::Stage;
-use crate::support::hostile;
+use crate::support::fixture::Fixture;
+use crate::support::raw;
 use crate::venv;
 
 /// `frames.py` on a connection.
@@ -21,7 +21,7 @@ impl Frames {
         Frames(Program::start(python))
     }
 
-    /// Sends one request, and then an honest one; what was seen.
+    /// Sends one request, and then a well-behaved one; what was seen.
     pub fn request(&mut self, pieces: &[Value]) -> Value {
         self.0.ask(&json!({ "pieces": pieces }))
     }
@@ -31,7 +31,7 @@ impl Frames {
         self.request(&[json!({ "headers": headers }), last_data(body)])
     }
 
-    /// The honest call after a request was answered, over the same connection.
+    /// The well-behaved call after a request was answered, over the same connection.
     #[track_caller]
     pub fn expect_next(&self, seen: &Value, case: &str) {
         assert_eq!(seen["next"], "0", "{case}: {seen}");
@@ -43,7 +43,7 @@ impl Frames {
     }
 }
 
-/// The headers of an honest call.
+/// The headers of a well-behaved call.
 pub fn headers() -> Vec<Value> {
     headers_of("POST", "/logagent.LogAgent/SendLog")
 }
@@ -61,7 +61,7 @@ fn headers_of(method: &str, path: &str) -> Vec<Value> {
 
 /// A record with its prefix.
 pub fn message(json: &str) -> Vec<u8> {
-    hostile::message(json)
+    raw::message(json)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -82,8 +82,8 @@ fn trailers() -> Value {
 
 #[test]
 fn a_call_that_is_not_one_whole_message_is_told_so_and_its_connection_goes_on() {
-    let stage = Stage::new();
-    let mut frames = Frames::new(&stage.agent.socket());
+    let fixture = Fixture::down();
+    let mut frames = Frames::new(&fixture.agent.socket());
     let start = json!({ "headers": headers() });
     let whole = message("7");
     let cut = &whole[..whole.len() - 1];
@@ -143,7 +143,7 @@ fn a_call_that_is_not_one_whole_message_is_told_so_and_its_connection_goes_on() 
         ),
         (
             "no protobuf",
-            vec![last_data(&hostile::prefixed(&[0xff; 9]))],
+            vec![last_data(&raw::prefixed(&[0xff; 9]))],
             "",
         ),
         (
@@ -174,13 +174,13 @@ fn a_call_that_is_not_one_whole_message_is_told_so_and_its_connection_goes_on() 
     assert_eq!(seen["headers"]["grpc-status"], "3", "{seen}");
     frames.expect_next(&seen, "no body at all");
     frames.end();
-    assert_eq!(stage.stored(), ["1"; 16]);
+    assert_eq!(fixture.stored(), ["1"; 16]);
 }
 
 #[test]
 fn a_whole_message_is_taken_however_its_frames_are_cut_and_ended() {
-    let stage = Stage::new();
-    let mut frames = Frames::new(&stage.agent.socket());
+    let fixture = Fixture::down();
+    let mut frames = Frames::new(&fixture.agent.socket());
     let start = json!({ "headers": headers() });
     let whole = message("7");
     let bytes = |end: bool| {
@@ -216,13 +216,13 @@ fn a_whole_message_is_taken_however_its_frames_are_cut_and_ended() {
         frames.expect_next(&seen, case);
     }
     frames.end();
-    assert_eq!(stage.stored(), ["7", "1"].repeat(6));
+    assert_eq!(fixture.stored(), ["7", "1"].repeat(6));
 }
 
 #[test]
-fn what_is_no_call_at_all_hurts_nobody_else() {
-    let mut stage = Stage::new();
-    let mut frames = Frames::new(&stage.agent.socket());
+fn what_is_no_call_at_all_hurts_no_other() {
+    let mut fixture = Fixture::down();
+    let mut frames = Frames::new(&fixture.agent.socket());
     let path = "/logagent.LogAgent/SendLog";
     let start = |fields: &[Value]| json!({ "headers": fields });
     let only = |fields: &[Value]| json!({ "headers": fields, "end": true });
@@ -304,10 +304,10 @@ fn what_is_no_call_at_all_hurts_nobody_else() {
     ] {
         let seen = frames.request(&pieces);
         println!("{case}: {seen}");
-        assert!(stage.agent.is_running(), "{case}: {seen}");
+        assert!(fixture.agent.is_running(), "{case}: {seen}");
         assert!(seen["timeout"].is_null(), "{case} is answered: {seen}");
         assert_eq!(seen["next"], "0", "{case}: {seen}");
     }
     frames.end();
-    stage.stop();
+    fixture.stop();
 }

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::clients::frames::Frames;
+use crate::clients::orders::{expect_stored, send};
 use crate::clients::program::Program;
-use crate::clients::stage::{Stage, expect_stored, send};
-use crate::clients::tap::{From, GOAWAY, PING, Tap};
+use crate::clients::tap::{From, Tap};
+use crate::support::fixture::Fixture;
+use crate::support::wire::{GOAWAY, PING};
 
 /// Pings as often as clients of gRPC may be told to send them.
 pub fn eager() -> Value {
@@ -27,8 +29,8 @@ pub fn was_disconnected(states: &Value) -> bool {
 
 #[test]
 fn a_channel_that_pings_while_it_is_idle_is_never_cut() {
-    let stage = Stage::new();
-    let tap = Tap::new(&stage.agent.socket());
+    let fixture = Fixture::down();
+    let tap = Tap::new(&fixture.agent.socket());
     let options: Vec<_> = eager()
         .as_object()
         .expect("options")
@@ -53,13 +55,13 @@ fn a_channel_that_pings_while_it_is_idle_is_never_cut() {
     assert_eq!(tap.frames(From::Agent, GOAWAY), 0);
     assert!(pings - pongs <= 1, "{pongs} of {pings} pings are answered");
     client.end();
-    assert_eq!(stage.stored(), ["1", "2", "3"]);
+    assert_eq!(fixture.stored(), ["1", "2", "3"]);
 }
 
 #[test]
 fn thirty_pings_in_three_seconds_are_all_answered() {
-    let stage = Stage::new();
-    let mut frames = Frames::new(&stage.agent.socket());
+    let fixture = Fixture::down();
+    let mut frames = Frames::new(&fixture.agent.socket());
     let seen = frames.request(&[json!({ "pings": 30, "pause": 0.1 })]);
     assert_eq!(seen["pongs"], 30, "{seen}");
     assert_eq!(seen["closed"], false, "{seen}");
@@ -69,5 +71,5 @@ fn thirty_pings_in_three_seconds_are_all_answered() {
     println!("a thousand pings: {seen}");
     frames.expect_next(&seen, "a thousand pings");
     frames.end();
-    assert_eq!(stage.stored(), ["1", "1"]);
+    assert_eq!(fixture.stored(), ["1", "1"]);
 }

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::clients::stage::Stage;
-use crate::support::hostile::{Got, Raw, call, header_block, message};
-use crate::support::wire::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame};
+use crate::support::fixture::Fixture;
+use crate::support::raw::{Got, Raw, call, header_block, message};
+use crate::support::wire::{
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, frame,
+};
 
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const ACK: u8 = 1;
 /// The agent has 2 s to exit, whatever its clients do.
 const DEADLINE: Duration = Duration::from_millis(1500);
 /// How late a client writes a call that crosses the last GOAWAY; it is let 200 ms.
@@ -21,15 +20,15 @@ const WRITTEN_LATE: Duration = Duration::from_millis(50);
 /// `crossing` is sent, of a later stream, and then the rest of the call.
 #[track_caller]
 fn expect_the_call_is_answered(crossing: &[u8], case: &str) {
-    let mut stage = Stage::new();
-    let mut raw = Raw::open(&stage.agent.socket());
+    let mut fixture = Fixture::down();
+    let mut raw = Raw::open(&fixture.agent.socket());
     let whole = message("\"in flight\"");
     let (begin, rest) = whole.split_at(8);
     raw.send(&call(1, begin, 0));
     // Answered in order: the agent has the call by then.
     raw.send(&frame(PING, 0, 0, &[1; 8]));
     while raw.wait_frame(PING, Duration::from_secs(30)).payload != [1; 8] {}
-    stage.agent.signal(Signal::TERM);
+    fixture.agent.signal(Signal::TERM);
 
     let end = Instant::now() + DEADLINE;
     let mut status = None;
@@ -57,9 +56,9 @@ fn expect_the_call_is_answered(crossing: &[u8], case: &str) {
             _ => {}
         }
     }
-    stage.agent.expect_exit(0, Duration::from_secs(30));
-    stage.start_again();
-    assert_eq!(stage.stored(), ["\"in flight\""], "{case}");
+    fixture.agent.expect_exit(0, Duration::from_secs(30));
+    fixture.restart();
+    assert_eq!(fixture.stored(), ["\"in flight\""], "{case}");
 }
 
 #[test]
@@ -88,11 +87,11 @@ fn a_later_calls_window_that_crosses_goaway_costs_none_before_it() {
 fn a_call_that_is_written_after_the_last_goaway_meets_no_broken_pipe() {
     // A machine that stands still for 200 ms is no answer.
     let taken = (0..5).any(|_| {
-        let mut stage = Stage::new();
-        let mut raw = Raw::open(&stage.agent.socket());
+        let mut fixture = Fixture::down();
+        let mut raw = Raw::open(&fixture.agent.socket());
         raw.send(&call(1, &message("1"), END_STREAM));
         while raw.wait_frame(HEADERS, DEADLINE).flags & END_STREAM == 0 {}
-        stage.agent.signal(Signal::TERM);
+        fixture.agent.signal(Signal::TERM);
         let mut ping = raw.wait_frame(PING, DEADLINE);
         while ping.flags & ACK != 0 {
             ping = raw.wait_frame(PING, DEADLINE);
@@ -102,7 +101,7 @@ fn a_call_that_is_written_after_the_last_goaway_meets_no_broken_pipe() {
         let taken = !raw.is_closed_within(WRITTEN_LATE)
             && raw.try_send(&call(3, &message("2"), END_STREAM));
         // A client that does not close its end holds no agent.
-        stage.agent.expect_exit(0, DEADLINE);
+        fixture.agent.expect_exit(0, DEADLINE);
         taken
     });
     assert!(taken, "the agent closed the connection at once");

@@ -3,50 +3,52 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::clients::orders::{expect_stored, record, send};
 use crate::clients::program::Program;
-use crate::clients::stage::{DEADLINE, Stage, expect_stored, record, send};
-use crate::clients::tap::{DATA, From, Tap};
+use crate::clients::tap::{From, Tap};
+use crate::support::fixture::{DEADLINE, Fixture};
+use crate::support::wire::DATA;
 use crate::support::{store, wait};
 
 #[test]
 fn a_channel_goes_on_with_the_next_agent() {
-    let mut stage = Stage::new();
-    let mut client = Program::grpcio(&stage.agent.socket(), &json!({}));
+    let mut fixture = Fixture::down();
+    let mut client = Program::grpcio(&fixture.agent.socket(), &json!({}));
     let waiting = |json: &str| json!({ "send": record(json), "wait": true });
 
     expect_stored(&client.ask(&send("\"first life\"")), "first life");
-    stage.stop();
-    // Begun while nobody is there, and answered by whoever comes.
+    fixture.stop();
+    // Begun while no agent is there, and answered by the next one.
     client.tell(&waiting("\"between\""));
-    stage.start_again();
+    fixture.restart();
     expect_stored(&client.hear(), "between");
     expect_stored(&client.ask(&waiting("\"second life\"")), "second life");
     let states = client.ask(&json!({ "states": null }))["states"].take();
     println!("over two lives: {states}");
     client.end();
     let expected = ["\"first life\"", "\"between\"", "\"second life\""];
-    assert_eq!(stage.stored(), expected);
+    assert_eq!(fixture.stored(), expected);
 }
 
 #[test]
 fn forty_calls_that_came_before_sigterm_are_answered() {
     for bytes in [10, 3_000] {
-        let mut stage = Stage::new();
-        let tap = Tap::new(&stage.agent.socket());
+        let mut fixture = Fixture::down();
+        let tap = Tap::new(&fixture.agent.socket());
         let mut client = Program::grpcio(&tap.socket(), &json!({}));
         expect_stored(&client.ask(&send("1")), "before");
-        stage.agent.stop();
+        fixture.agent.stop();
         client.tell(&json!({ "crowd": 40, "rounds": 1, "bytes": bytes, "threads": false }));
         wait::until(DEADLINE, "41 bodies", || {
             tap.frames(From::Client, DATA) >= 41
         });
-        stage.agent.signal(Signal::TERM);
-        stage.agent.signal(Signal::CONT);
+        fixture.agent.signal(Signal::TERM);
+        fixture.agent.signal(Signal::CONT);
         let told = client.hear();
         assert_eq!(told["failed"], json!([]), "{bytes} bytes");
-        stage.agent.expect_exit(0, DEADLINE);
+        fixture.agent.expect_exit(0, DEADLINE);
         client.end();
-        assert_eq!(store::records(stage.agent.folder()).len(), 41);
+        assert_eq!(store::records(fixture.agent.folder()).len(), 41);
     }
 }
 
@@ -65,13 +67,13 @@ fn nor_does_one_with_large_records() {
 /// Agents are stopped one after the other while sixteen threads send on one channel;
 /// how their calls ended.
 fn ten_agents_are_stopped(bytes: usize) -> Value {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::down();
     let back_off = json!([
         ["grpc.initial_reconnect_backoff_ms", 100],
         ["grpc.max_reconnect_backoff_ms", 200],
     ]);
     let settings = json!({ "options": back_off });
-    let mut client = Program::grpcio(&stage.agent.socket(), &settings);
+    let mut client = Program::grpcio(&fixture.agent.socket(), &settings);
     client.ask(&json!({ "steady": 16, "bytes": bytes }));
     for _ in 1..=10 {
         // The signal meets calls in flight.
@@ -80,15 +82,15 @@ fn ten_agents_are_stopped(bytes: usize) -> Value {
         wait::until(DEADLINE, "calls of this life", || {
             acked(&mut client) >= Some(before + 100)
         });
-        stage.stop();
-        stage.start_again();
+        fixture.stop();
+        fixture.restart();
     }
     let told = client.ask(&json!({ "stop": null }));
     client.end();
     let acked = told["acked"].as_array().expect("numbers");
     let (count, failed) = (acked.len(), &told["failed"]);
     println!("over eleven lives, {bytes} bytes: {count} acknowledged, failed: {failed}");
-    let mut stored = stage.stored();
+    let mut stored = fixture.stored();
     stored
         .iter_mut()
         .for_each(|json| json.truncate(json.trim_end().len()));

@@ -8,10 +8,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::clients::keepalive::eager;
+use crate::clients::orders::{expect_stored, record, send};
 use crate::clients::program::{Program, folder, target};
-use crate::clients::stage::{DEADLINE, Stage, expect_stored, record, send};
-use crate::clients::tap::{DATA, From, GOAWAY, PING, Tap};
+use crate::clients::tap::{From, Tap};
+use crate::support::fixture::{DEADLINE, Fixture};
 use crate::support::wait;
+use crate::support::wire::{DATA, GOAWAY, PING};
 
 /// The version that the tests were written with.
 const GRPC_JS: &str = "1.14.0";
@@ -53,8 +55,8 @@ fn modules() -> PathBuf {
 #[test]
 #[ignore = "needs Node.js and npm"]
 fn a_node_client_for_each_record_is_served() {
-    let stage = Stage::new();
-    let mut client = client(&stage.agent.socket(), &json!({}));
+    let fixture = Fixture::down();
+    let mut client = client(&fixture.agent.socket(), &json!({}));
     let records: Vec<String> = (0..30)
         .map(|number| format!("{{\"n\":{number}}}"))
         .collect();
@@ -62,73 +64,73 @@ fn a_node_client_for_each_record_is_served() {
         expect_stored(&client.ask(&json!({ "fresh": record(json) })), json);
     }
     client.end();
-    assert_eq!(stage.stored(), records);
+    assert_eq!(fixture.stored(), records);
 }
 
 #[test]
 #[ignore = "needs Node.js and npm"]
 fn forty_calls_at_once_on_a_fresh_node_client_are_all_answered() {
-    let stage = Stage::new();
+    let fixture = Fixture::down();
     for bytes in [10, 60_000] {
-        let mut client = client(&stage.agent.socket(), &json!({}));
+        let mut client = client(&fixture.agent.socket(), &json!({}));
         let json = format!("\"{}\"", "x".repeat(bytes));
         let told = client.ask(&json!({ "burst": vec![record(&json); 40] }));
         println!("40 calls of {bytes} bytes on a fresh client: {told}");
         assert_eq!(told, json!({ "calls": 40, "failed": [] }));
         client.end();
     }
-    assert_eq!(stage.stored().len(), 80);
+    assert_eq!(fixture.stored().len(), 80);
 }
 
 #[test]
 #[ignore = "needs Node.js and npm"]
 fn forty_calls_at_once_on_each_of_twenty_fresh_node_clients_are_all_answered() {
-    let stage = Stage::new();
-    let mut client = client(&stage.agent.socket(), &json!({}));
+    let fixture = Fixture::down();
+    let mut client = client(&fixture.agent.socket(), &json!({}));
     for bytes in [10, 30_000] {
         let json = format!("\"{}\"", "x".repeat(bytes));
         let told = client.ask(&json!({ "burst": vec![record(&json); 40], "clients": 20 }));
-        let peak = stage.agent.hwm_kib();
+        let peak = fixture.agent.hwm_kib();
         println!("20 fresh clients x 40 calls of {bytes} bytes: {told:.900}; peak {peak:?} KiB");
         assert_eq!(told, json!({ "calls": 800, "failed": [] }));
     }
     client.end();
-    assert_eq!(stage.stored().len(), 1600);
+    assert_eq!(fixture.stored().len(), 1600);
 }
 
 #[test]
 #[ignore = "needs Node.js and npm"]
 fn forty_calls_that_came_before_sigterm_are_answered_to_node() {
     for bytes in [10, 3_000] {
-        let mut stage = Stage::new();
-        let tap = Tap::new(&stage.agent.socket());
+        let mut fixture = Fixture::down();
+        let tap = Tap::new(&fixture.agent.socket());
         let mut client = client(&tap.socket(), &json!({}));
         expect_stored(&client.ask(&send("1")), "before");
         let json = format!("\"{}\"", "x".repeat(bytes));
-        stage.agent.stop();
+        fixture.agent.stop();
         client.tell(&json!({ "burst": vec![record(&json); 40] }));
         wait::until(DEADLINE, "41 bodies", || {
             tap.frames(From::Client, DATA) >= 41
         });
-        stage.agent.signal(Signal::TERM);
-        stage.agent.signal(Signal::CONT);
+        fixture.agent.signal(Signal::TERM);
+        fixture.agent.signal(Signal::CONT);
         let told = client.hear();
         println!("40 calls of {bytes} bytes before SIGTERM: {told:.900}");
         assert_eq!(told, json!({ "calls": 40, "failed": [] }));
-        stage.agent.expect_exit(0, DEADLINE);
-        stage.start_again();
+        fixture.agent.expect_exit(0, DEADLINE);
+        fixture.restart();
         let again = json!({ "send": record("2"), "wait": true });
         expect_stored(&client.ask(&again), "afterwards");
         client.end();
-        assert_eq!(stage.stored().len(), 42);
+        assert_eq!(fixture.stored().len(), 42);
     }
 }
 
 #[test]
 #[ignore = "needs Node.js and npm"]
 fn a_record_of_four_megabytes_comes_whole_from_node() {
-    let stage = Stage::new();
-    let mut client = client(&stage.agent.socket(), &json!({}));
+    let fixture = Fixture::down();
+    let mut client = client(&fixture.agent.socket(), &json!({}));
     let json = format!("\"{}é\"", "0123456789".repeat(400_000));
     expect_stored(&client.ask(&send(&json)), "four megabytes");
     let larger = format!("\"{}\"", "x".repeat(4_194_305));
@@ -136,14 +138,14 @@ fn a_record_of_four_megabytes_comes_whole_from_node() {
     assert_eq!(told["code"], "RESOURCE_EXHAUSTED", "{told}");
     expect_stored(&client.ask(&send("1")), "after one too large");
     client.end();
-    assert!(stage.stored() == [json.as_str(), "1"], "byte for byte");
+    assert!(fixture.stored() == [json.as_str(), "1"], "byte for byte");
 }
 
 #[test]
 #[ignore = "needs Node.js and npm"]
 fn a_node_client_that_pings_while_it_is_idle_is_never_cut() {
-    let stage = Stage::new();
-    let tap = Tap::new(&stage.agent.socket());
+    let fixture = Fixture::down();
+    let tap = Tap::new(&fixture.agent.socket());
     let mut client = client(&tap.socket(), &eager());
     expect_stored(&client.ask(&send("1")), "before");
     client.ask(&json!({ "idle": 3 }));
@@ -160,26 +162,26 @@ fn a_node_client_that_pings_while_it_is_idle_is_never_cut() {
     assert!(pings >= 15, "{pings} pings");
     assert!(all - pongs <= 1, "{pongs} of {all} pings are answered");
     client.end();
-    assert_eq!(stage.stored(), ["1", "2"]);
+    assert_eq!(fixture.stored(), ["1", "2"]);
 }
 
 #[test]
 #[ignore = "needs Node.js and npm"]
 fn a_node_client_goes_on_with_the_next_agent() {
-    let mut stage = Stage::new();
-    let mut client = client(&stage.agent.socket(), &json!({}));
+    let mut fixture = Fixture::down();
+    let mut client = client(&fixture.agent.socket(), &json!({}));
     let waiting = |json: &str| json!({ "send": record(json), "wait": true });
     expect_stored(&client.ask(&send("1")), "first life");
-    stage.stop();
-    // To whoever does not wait, it is away.
+    fixture.stop();
+    // To a client that does not wait, it is away.
     let told = client.ask(&send("0"));
     assert_eq!(told["code"], "UNAVAILABLE", "{told}");
     client.tell(&waiting("2"));
-    stage.start_again();
+    fixture.restart();
     expect_stored(&client.hear(), "between");
     expect_stored(&client.ask(&send("3")), "second life");
     let states = client.ask(&json!({ "states": null }))["states"].take();
     println!("grpc-js over two lives: {states}");
     client.end();
-    assert_eq!(stage.stored(), ["1", "2", "3"]);
+    assert_eq!(fixture.stored(), ["1", "2", "3"]);
 }

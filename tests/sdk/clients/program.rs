@@ -43,7 +43,7 @@ impl Program {
         let (sender, answers) = channel();
         std::thread::spawn(move || {
             for line in stdout.lines() {
-                // Nobody listens any more once the test has failed.
+                // The receiver is gone once the test has failed.
                 if sender.send(line.expect("UTF-8")).is_err() {
                     return;
                 }

@@ -4,8 +4,9 @@ use echopost::proto::logagent::LogRequest;
 use prost::Message;
 use serde_json::json;
 
+use crate::clients::orders::{expect_stored, send};
 use crate::clients::program::Program;
-use crate::clients::stage::{DEADLINE, Stage, expect_stored, send};
+use crate::support::fixture::{DEADLINE, Fixture};
 
 /// Bytes of the largest message.
 const LARGEST: usize = 4_194_304;
@@ -39,8 +40,8 @@ fn json_of_a_message_of(bytes: usize) -> String {
 
 #[test]
 fn a_message_of_four_mebibytes_is_taken_byte_for_byte_and_none_of_a_byte_more() {
-    let mut stage = Stage::new();
-    let mut client = Program::grpcio(&stage.agent.socket(), &json!({}));
+    let mut fixture = Fixture::down();
+    let mut client = Program::grpcio(&fixture.agent.socket(), &json!({}));
     let largest = json_of_a_message_of(LARGEST);
     let larger = json_of_a_message_of(LARGEST + 1);
 
@@ -56,9 +57,9 @@ fn a_message_of_four_mebibytes_is_taken_byte_for_byte_and_none_of_a_byte_more() 
     println!("one channel, three too large: {states}");
     client.end();
 
-    stage.server.up();
-    stage.agent.expect_exit(0, DEADLINE);
-    let delivered = stage.server.delivered_json();
+    fixture.server.up();
+    fixture.agent.expect_exit(0, DEADLINE);
+    let delivered = fixture.server.delivered_json();
     assert_eq!(delivered.len(), 6);
     for pair in delivered.chunks(2) {
         assert_eq!(pair[0], b"1");

@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::clients::keepalive::was_disconnected;
+use crate::clients::orders::{expect_stored, record, send};
 use crate::clients::program::Program;
-use crate::clients::stage::{Stage, expect_stored, record, send};
+use crate::support::fixture::Fixture;
 
 #[test]
 fn every_refusal_has_its_code_and_says_why_and_the_channel_goes_on() {
-    let stage = Stage::new();
-    let mut client = Program::grpcio(&stage.agent.socket(), &json!({}));
+    let fixture = Fixture::down();
+    let mut client = Program::grpcio(&fixture.agent.socket(), &json!({}));
     let key = "k".repeat(300);
     let many =
         |count: usize| json!({ "json_data": "1", "pipelines": vec!["p"; count], "api_key": "" });
@@ -82,13 +83,13 @@ fn every_refusal_has_its_code_and_says_why_and_the_channel_goes_on() {
     let states = client.ask(&json!({ "states": null }))["states"].take();
     assert!(!was_disconnected(&states), "{states}");
     client.end();
-    assert_eq!(stage.stored().len(), stored);
+    assert_eq!(fixture.stored().len(), stored);
 }
 
 #[test]
 fn metadata_of_five_kibibytes_costs_at_most_its_own_call() {
-    let stage = Stage::new();
-    let mut client = Program::grpcio(&stage.agent.socket(), &json!({}));
+    let fixture = Fixture::down();
+    let mut client = Program::grpcio(&fixture.agent.socket(), &json!({}));
     client.ask(&json!({ "steady": 4, "bytes": 0 }));
     let mut fat_stored = 0;
     for bytes in [1000, 3000, 3900, 4096, 5 * 1024, 8 * 1024, 12 * 1024] {
@@ -117,5 +118,5 @@ fn metadata_of_five_kibibytes_costs_at_most_its_own_call() {
     assert!(!was_disconnected(&states), "{states}");
     expect_stored(&client.ask(&send("1")), "afterwards");
     client.end();
-    assert_eq!(stage.stored().len(), acked + fat_stored + 1);
+    assert_eq!(fixture.stored().len(), acked + fat_stored + 1);
 }

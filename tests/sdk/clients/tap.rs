@@ -10,15 +10,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 use crate::support::temp_folder;
-
-/// Kinds of frames.
-pub const DATA: u8 = 0;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-/// Of a PING frame that answers one.
-const ACK: u8 = 1;
-/// Bytes of the client's preface, before its first frame.
-const PREFACE: usize = 24;
+use crate::support::wire::{ACK, Frame, PING, PREFACE};
 
 /// Listens on a socket of its own, and connects to the agent's for each client.
 pub struct Tap {
@@ -29,7 +21,7 @@ pub struct Tap {
 #[derive(Default)]
 struct Counts {
     connections: usize,
-    /// Frames by who sent them, their kind, and whether they are an ACK.
+    /// Frames by their sender, their kind, and whether they are an ACK.
     frames: HashMap<(From, u8, bool), usize>,
 }
 
@@ -50,7 +42,7 @@ impl Tap {
             for client in listener.incoming() {
                 let client = client.expect("accept");
                 shared.lock().expect("counts").connections += 1;
-                // To the client, too, nobody is there then.
+                // To the client, too, no agent is there then.
                 let Ok(agent) = UnixStream::connect(&agent) else {
                     continue;
                 };
@@ -91,7 +83,11 @@ fn relay(mut one: UnixStream, mut other: UnixStream, from: From, counts: &Arc<Mu
     std::thread::spawn(move || {
         let mut bytes = vec![0; 64 * 1024];
         let mut unread = Vec::new();
-        let mut skip = if from == From::Client { PREFACE } else { 0 };
+        let mut skip = if from == From::Client {
+            PREFACE.len()
+        } else {
+            0
+        };
         // An error is an end: of the client, of the agent, or of the test.
         while let Ok(length @ 1..) = one.read(&mut bytes) {
             if other.write_all(&bytes[..length]).is_err() {
@@ -108,12 +104,7 @@ fn relay(mut one: UnixStream, mut other: UnixStream, from: From, counts: &Arc<Mu
 }
 
 fn count(unread: &mut Vec<u8>, from: From, counts: &mut Counts) {
-    while let Some(&[l0, l1, l2, kind, flags]) = unread.first_chunk::<5>() {
-        let whole = 9 + u32::from_be_bytes([0, l0, l1, l2]) as usize;
-        if unread.len() < whole {
-            return;
-        }
-        unread.drain(..whole);
+    while let Some(Frame { kind, flags, .. }) = Frame::take(unread) {
         let ack = kind == PING && flags & ACK != 0;
         *counts.frames.entry((from, kind, ack)).or_default() += 1;
     }

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::fixture;
 use serde_json::{Value, json};
-use support::agent::{Agent, names_in};
+use support::agent::names_in;
 use support::samples::{self, Sample};
 use support::server::MainServer;
 use support::temp_folder;
@@ -45,8 +46,7 @@ fn a_folder_may_have_spaces_and_letters_beyond_ascii() {
 fn outage(folder: &Path, target: impl Fn(&str) -> String) {
     let samples = samples::load();
     let mut server = MainServer::new_down();
-    let mut agent = Agent::builder(folder).health_url(&server.url()).spawn();
-    agent.wait_socket();
+    let mut agent = fixture::start(folder, &server);
 
     let socket = agent.socket();
     let answers = send(&target(socket.to_str().expect("UTF-8")), &samples);

@@ -94,7 +94,7 @@ fn a_wrong_path_is_named() {
         let said = resend(&arguments.map(|path| path.as_path()));
         assert_told(&said, 1, words);
     }
-    // One of no use, to which nobody listens any more.
+    // One of no use, at which no agent listens any more.
     drop(_listener);
     let said = resend(&[&socket, &log]);
     assert_told(&said, 1, &["/socket: no agent answers", nothing]);

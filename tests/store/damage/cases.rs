@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::damage::store::Left;
-use crate::layout::{Layout, PAGE};
-use crate::support::dice::Dice;
+use crate::support::pages::{Layout, WAYS, Way};
+use crate::support::rng::Rng;
 
 /// What lies where `data.mdb` should be.
 pub enum Data {
@@ -67,9 +67,10 @@ pub fn trust(store: &Path) {
 }
 
 /// Damages that are always tried.
-pub fn certain<'a>(left: &'a Left, dice: &mut Dice) -> Vec<Case<'a>> {
+pub fn certain<'a>(left: &'a Left, rng: &mut Rng) -> Vec<Case<'a>> {
     let mut cases = Vec::new();
-    let pages = left.data.len() / PAGE;
+    let size = left.layout.pages;
+    let pages = size.count(&left.data);
     let mut add = |what: &str, data: Data, touched: BTreeSet<usize>| {
         let what = format!("{}: {what}", left.name);
         cases.push(Case {
@@ -106,7 +107,7 @@ pub fn certain<'a>(left: &'a Left, dice: &mut Dice) -> Vec<Case<'a>> {
     }
     for fill in [0, 0xFF] {
         let mut bytes = left.data.clone();
-        bytes[..2 * PAGE].fill(fill);
+        bytes[..2 * size.0].fill(fill);
         add(
             &format!("both meta pages {fill}"),
             Data::Bytes(bytes),
@@ -115,19 +116,20 @@ pub fn certain<'a>(left: &'a Left, dice: &mut Dice) -> Vec<Case<'a>> {
     }
     for (kind, page) in left.layout.kinds() {
         for way in WAYS {
-            cases.push(one_page(left, page, way, kind, dice));
+            cases.push(one_page(left, page, way, kind, rng));
         }
     }
     cases
 }
 
 /// Every truncation at and within a page, and each way to spoil a page.
-pub fn possible<'a>(left: &'a Left, dice: &mut Dice) -> Vec<Case<'a>> {
+pub fn possible<'a>(left: &'a Left, rng: &mut Rng) -> Vec<Case<'a>> {
     let mut cases = Vec::new();
-    let pages = left.data.len() / PAGE;
+    let size = left.layout.pages;
+    let pages = size.count(&left.data);
     for page in 0..pages {
-        for within in [0, 1 + usize::try_from(dice.below(PAGE as u64 - 1)).unwrap()] {
-            let length = page * PAGE + within;
+        for within in [0, 1 + rng.index(size.0 - 1)] {
+            let length = page * size.0 + within;
             cases.push(Case {
                 left,
                 what: format!("{}: cut at {length}, page {page}", left.name),
@@ -136,34 +138,15 @@ pub fn possible<'a>(left: &'a Left, dice: &mut Dice) -> Vec<Case<'a>> {
             });
         }
         for way in WAYS {
-            cases.push(one_page(left, page, way, "page", dice));
+            cases.push(one_page(left, page, way, "page", rng));
         }
     }
     cases
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    Zeroed,
-    Random,
-    Torn,
-    Copied,
-}
-
-const WAYS: [Way; 4] = [Way::Zeroed, Way::Random, Way::Torn, Way::Copied];
-
-fn one_page<'a>(left: &'a Left, page: usize, way: Way, kind: &str, dice: &mut Dice) -> Case<'a> {
+fn one_page<'a>(left: &'a Left, page: usize, way: Way, kind: &str, rng: &mut Rng) -> Case<'a> {
     let mut bytes = left.data.clone();
-    let (start, end) = (page * PAGE, (page + 1) * PAGE);
-    match way {
-        Way::Zeroed => bytes[start..end].fill(0),
-        Way::Random => dice.fill(&mut bytes[start..end]),
-        Way::Torn => bytes[start + PAGE / 2..end].fill(0),
-        Way::Copied => {
-            let other = usize::try_from(dice.below((bytes.len() / PAGE) as u64)).unwrap();
-            bytes.copy_within(other * PAGE..(other + 1) * PAGE, start);
-        }
-    }
+    left.layout.pages.spoil(&mut bytes, page, way, rng);
     // What is as it was is not damaged.
     let touched = (bytes != left.data).then_some(page);
     Case {

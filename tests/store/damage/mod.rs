@@ -2,7 +2,6 @@
 //! whole, and delivers what can still be read.
 
 mod cases;
-use crate::layout;
 mod outcome;
 mod store;
 use crate::support;
@@ -10,21 +9,20 @@ use crate::support;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::fixture::{self, side_by_side};
 use cases::{Case, Data};
 use outcome::serve;
 use store::{DEADLINE, Left, Recipe};
-use support::agent::{Agent, names_in};
-use support::dice::{Dice, seed};
+use support::agent::names_in;
 use support::memory_folder;
+use support::rng::{Rng, rounds};
 use support::server::MainServer;
 use support::wait;
 
-const SEED: &str = "ECHOPOST_DAMAGE_SEED";
-/// Of the possible damages so many are tried; `ECHOPOST_DAMAGE_CASES` has more.
-const CASES: &str = "ECHOPOST_DAMAGE_CASES";
-const USUAL_CASES: usize = 120;
+/// Of the possible damages so many are tried.
+const CASES: usize = 60;
 /// Agents at once: most of their time they wait for the moment to leave.
-const ABREAST: usize = 40;
+const PARALLELISM: usize = 40;
 
 const RECIPES: [Recipe; 4] = [
     Recipe {
@@ -67,25 +65,25 @@ const RECIPES: [Recipe; 4] = [
 
 #[test]
 fn whatever_is_left_of_a_store_the_agent_serves_and_saves_what_can_be_read() {
-    let mut dice = Dice(seed(SEED, 1));
-    let stores = RECIPES.map(|recipe| Left::make(&recipe, &mut dice));
+    let mut rng = Rng::seeded();
+    let stores = RECIPES.map(|recipe| Left::make(&recipe, &mut rng));
     let mut cases: Vec<Case> = Vec::new();
     let mut possible: Vec<Case> = Vec::new();
     for left in &stores {
-        cases.extend(cases::certain(left, &mut dice));
-        possible.extend(cases::possible(left, &mut dice));
+        cases.extend(cases::certain(left, &mut rng));
+        possible.extend(cases::possible(left, &mut rng));
     }
     let (certain, all) = (cases.len(), possible.len());
-    let wanted = std::env::var(CASES).map_or(USUAL_CASES, |text| text.parse().expect(CASES));
+    let wanted = rounds(CASES);
     while cases.len() < certain + wanted && !possible.is_empty() {
-        let chosen = usize::try_from(dice.below(possible.len() as u64)).unwrap();
+        let chosen = rng.index(possible.len());
         cases.push(possible.swap_remove(chosen));
     }
     let place = memory_folder();
     let (next, replaced) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let crashed = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..ABREAST {
+        for _ in 0..PARALLELISM {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
@@ -109,13 +107,14 @@ fn whatever_is_left_of_a_store_the_agent_serves_and_saves_what_can_be_read() {
 
 #[test]
 fn one_garbled_record_is_set_aside_alone() {
-    let mut dice = Dice(seed(SEED, 1));
-    let left = Left::make(&RECIPES[0], &mut dice);
+    let mut rng = Rng::seeded();
+    let left = Left::make(&RECIPES[0], &mut rng);
     let keys: Vec<u64> = left.layout.records.keys().copied().collect();
     let large = |key: &u64| left.layout.records[key].pages.len() > 1;
     let large = *keys.iter().find(|key| large(key)).expect("a large one");
     let place = memory_folder();
-    for key in [keys[0], keys[keys.len() / 2], large, keys[keys.len() - 1]] {
+    let some = [keys[0], keys[keys.len() / 2], large, keys[keys.len() - 1]];
+    side_by_side(some, |key| {
         let case = cases::one_byte(&left, key);
         let base = place.path().join(key.to_string());
         case.build(&base);
@@ -132,23 +131,23 @@ fn one_garbled_record_is_set_aside_alone() {
         let expected = keys.iter().filter(|other| **other != key);
         let expected: Vec<String> = expected.map(|key| left.idempotency_key(*key)).collect();
         assert_eq!(outcome.idempotency_keys(), expected, "{}", case.what);
-    }
+    });
 }
 
 /// Kills the agent at moments of its work on a damaged store.
 #[test]
 fn a_kill_while_records_are_carried_over_loses_none_of_them() {
-    let mut dice = Dice(seed(SEED, 1));
+    let mut rng = Rng::seeded();
     let recipe = Recipe {
         name: "larger",
         count: 700,
         size: 300_000,
         ..RECIPES[0]
     };
-    let left = Left::make(&recipe, &mut dice);
+    let left = Left::make(&recipe, &mut rng);
     let mut bytes = left.data.clone();
     let page = left.layout.root.expect("a root");
-    bytes[page * layout::PAGE..][..layout::PAGE].fill(0);
+    bytes[left.layout.pages.range(page)].fill(0);
     let case = Case {
         left: &left,
         what: "a kill".to_owned(),
@@ -173,9 +172,9 @@ fn a_kill_while_records_are_carried_over_loses_none_of_them() {
     let mut early = 0;
     // The last one may be too late.
     while early < 12 && !is_aside() {
-        let until = dice.below(size / 2);
+        let until = rng.below(size / 2);
         let new = lmdb.join("data.mdb");
-        let mut agent = Agent::builder(&base).health_url(&away.url()).spawn();
+        let mut agent = fixture::spawn(&base, &away);
         wait::until(DEADLINE, "the new store, or its end", || {
             let has_grown = || fs::metadata(&new).is_ok_and(|file| file.len() > until);
             (is_begun() && has_grown()) || is_aside()
@@ -191,7 +190,7 @@ fn a_kill_while_records_are_carried_over_loses_none_of_them() {
     println!("{early} kills while records were carried over");
     assert!(early > 0);
     let mut outcome = serve(&base, &case.what);
-    // It may have been printed by one who was killed.
+    // It may have been printed by an agent that was killed.
     outcome.corrupt = None;
     outcome.check_records(&case);
     outcome.check_aside(&case);

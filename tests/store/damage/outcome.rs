@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::damage::cases::{Case, Data};
 use crate::damage::store::DEADLINE;
-use crate::support::agent::{Agent, names_in};
+use crate::support::agent::names_in;
+use crate::support::fixture;
 use crate::support::samples::number_of;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::MainServer;
@@ -40,7 +41,7 @@ pub fn serve(base: &Path, what: &str) -> Outcome {
     let mut crashes = 0;
     let mut is_stored = false;
     let agent = loop {
-        let mut agent = Agent::builder(base).health_url(&server.url()).spawn();
+        let mut agent = fixture::spawn(base, &server);
         // Not the socket's file: there may be a stale one.
         agent.wait_event("agent_started", DEADLINE);
         if !is_stored {
@@ -104,7 +105,7 @@ pub fn serve(base: &Path, what: &str) -> Outcome {
     Outcome {
         what: what.to_owned(),
         delivered,
-        set_aside: set_aside(base),
+        set_aside: fixture::logged(base, "agent-failure.log"),
         corrupt: agent.events_named("store_corrupt").pop(),
         damaged,
         crashes,
@@ -229,16 +230,4 @@ fn files(base: &Path, prefix: &str) -> Vec<PathBuf> {
         name.starts_with(prefix)
     };
     paths.filter(fits).collect()
-}
-
-/// The lines of all failure logs.
-fn set_aside(base: &Path) -> Vec<Value> {
-    let logs = files(base, "session-").into_iter();
-    let logs =
-        logs.filter_map(|session| fs::read_to_string(session.join("agent-failure.log")).ok());
-    let lines: String = logs.collect();
-    lines
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a line of the failure log"))
-        .collect()
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use echopost::store::record::StoreName;
 use rustix::process::Signal;
 
-use crate::layout::Layout;
-use crate::support::agent::{Agent, session_file};
-use crate::support::dice::Dice;
+use crate::support::agent::Agent;
+use crate::support::fixture;
+use crate::support::pages::Layout;
+use crate::support::rng::Rng;
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Answer, MainServer};
 use crate::support::{store, wait};
@@ -52,7 +52,7 @@ pub struct Left {
 
 impl Left {
     /// Has a store made.
-    pub fn make(recipe: &Recipe, dice: &mut Dice) -> Left {
+    pub fn make(recipe: &Recipe, rng: &mut Rng) -> Left {
         let folder = crate::support::temp_folder();
         let mut server = MainServer::new_down();
         let mut left = recipe.delivered;
@@ -63,19 +63,16 @@ impl Left {
             }
             None => Answer::status(503),
         });
-        let mut agent = Agent::builder(folder.path())
-            .health_url(&server.url())
-            .spawn();
-        agent.wait_socket();
+        let mut agent = fixture::start(folder.path(), &server);
         let mut sent = BTreeMap::new();
-        send(&agent, &mut sent, recipe.count, recipe.size, dice);
+        send(&agent, &mut sent, recipe.count, recipe.size, rng);
         if recipe.delivered > 0 {
             server.up();
             wait::until(DEADLINE, "the deletes", || {
-                deleted(folder.path()) == recipe.delivered
+                fixture::noted(folder.path()) == recipe.delivered as u64
             });
         }
-        send(&agent, &mut sent, recipe.more, recipe.size, dice);
+        send(&agent, &mut sent, recipe.more, recipe.size, rng);
         match recipe.clean {
             true => {
                 agent.signal(Signal::TERM);
@@ -110,15 +107,15 @@ impl Left {
     }
 }
 
-fn send(agent: &Agent, sent: &mut BTreeMap<u64, String>, count: usize, size: u64, dice: &mut Dice) {
+fn send(agent: &Agent, sent: &mut BTreeMap<u64, String>, count: usize, size: u64, rng: &mut Rng) {
     let sender = Sender::keeping(&agent.socket());
     block_on(async {
         for _ in 0..count {
             let number = sent.len() as u64;
-            let size = match dice.below(12) {
-                0 => dice.below(size),
-                1 => 1900 + dice.below(2500),
-                _ => dice.below(500),
+            let size = match rng.below(12) {
+                0 => rng.below(size),
+                1 => 1900 + rng.below(2500),
+                _ => rng.below(500),
             };
             let text = "x".repeat(usize::try_from(size).unwrap());
             let json = format!("{{\"seq\":{number},\"text\":\"{text}\"}}");
@@ -135,14 +132,4 @@ fn send(agent: &Agent, sent: &mut BTreeMap<u64, String>, count: usize, size: u64
             sent.insert(number, json);
         }
     });
-}
-
-/// Records whose delete is committed: the success log is written after it.
-fn deleted(folder: &Path) -> usize {
-    let log = session_file(folder, "agent-success.log").unwrap_or_default();
-    let count = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        usize::try_from(line["count"].as_u64()?).ok()
-    };
-    log.lines().filter_map(count).sum()
 }

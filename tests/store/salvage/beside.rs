@@ -9,6 +9,7 @@ use crate::salvage::made::filled;
 use crate::salvage::room::{deliver, leave, length, put_damaged, reserve};
 use crate::salvage::{Arrived, DAMAGED, DEADLINE, SALVAGE, has_file, send, try_send};
 use crate::small::{Kind, SmallDisk};
+use crate::support::fixture::side_by_side;
 use crate::support::server::MainServer;
 use crate::support::{memory_folder, wait};
 
@@ -61,48 +62,51 @@ fn newer_records_may_lie_before_older_ones() {
 fn scan_beside(percent: u64, meanwhile: bool, records: Range<u64>, make: impl Fn(&Path)) {
     let (place, new) = (memory_folder(), records.end);
     make(place.path());
-    for (kind, mebibytes) in [(Kind::Tmpfs, 28), (Kind::Ext4, 32)] {
-        let disk = SmallDisk::with_mebibytes(kind, mebibytes);
-        put_damaged(place.path(), &disk);
-        let (reserve, length) = (reserve(&disk), length(&disk));
-        leave(&disk, reserve + length * percent / 100);
-        let mut server = MainServer::new_down();
-        let arrived = Arrived::at(&server);
-        let mut agent = disk.agent(&server).spawn();
-        let least = AtomicU64::new(u64::MAX);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                wait::until(DEADLINE, "the end of the scan", || {
-                    least.fetch_min(disk.available(), Relaxed);
-                    has_file(disk.folder(), DAMAGED)
+    side_by_side(
+        [(Kind::Tmpfs, 28), (Kind::Ext4, 32)],
+        |(kind, mebibytes)| {
+            let disk = SmallDisk::with_mebibytes(kind, mebibytes);
+            put_damaged(place.path(), &disk);
+            let (reserve, length) = (reserve(&disk), length(&disk));
+            leave(&disk, reserve + length * percent / 100);
+            let mut server = MainServer::new_down();
+            let arrived = Arrived::at(&server);
+            let mut agent = disk.agent(&server).spawn();
+            let least = AtomicU64::new(u64::MAX);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    wait::until(DEADLINE, "the end of the scan", || {
+                        least.fetch_min(disk.available(), Relaxed);
+                        has_file(disk.folder(), DAMAGED)
+                    });
                 });
+                if meanwhile {
+                    agent.wait_answering();
+                    wait::until(DEADLINE, "room for it", || {
+                        try_send(&agent.socket(), new).is_ok()
+                    });
+                    let scanning = has_file(disk.folder(), SALVAGE);
+                    println!("stored while it was scanned: {scanning}");
+                }
             });
-            if meanwhile {
-                agent.wait_answering();
-                wait::until(DEADLINE, "room for it", || {
-                    try_send(&agent.socket(), new).is_ok()
-                });
-                let scanning = has_file(disk.folder(), SALVAGE);
-                println!("stored while it was scanned: {scanning}");
+            let copy = crate::salvage::room::length(&disk);
+            let least = least.into_inner();
+            println!("{kind:?}: of {length} bytes a copy of {copy}, {least} available at least");
+            if !meanwhile {
+                send(&agent, new);
             }
-        });
-        let copy = crate::salvage::room::length(&disk);
-        let least = least.into_inner();
-        println!("{kind:?}: of {length} bytes a copy of {copy}, {least} available at least");
-        if !meanwhile {
-            send(&agent, new);
-        }
-        server.up();
-        agent.expect_exit(0, DEADLINE);
-        let numbers = arrived.numbers();
-        assert_eq!(numbers.len() as u64, records.end - records.start + 1);
-        assert!(numbers.into_iter().eq(records.start..=new), "{kind:?}");
-        let corrupt = &agent.events_named("store_corrupt")[0];
-        assert_eq!(corrupt["whole"], false, "{kind:?}: {corrupt}");
-        // What the events take comes on top.
-        assert!(
-            least + 64 * 1024 >= reserve,
-            "{kind:?}: {least} < {reserve}"
-        );
-    }
+            server.up();
+            agent.expect_exit(0, DEADLINE);
+            let numbers = arrived.numbers();
+            assert_eq!(numbers.len() as u64, records.end - records.start + 1);
+            assert!(numbers.into_iter().eq(records.start..=new), "{kind:?}");
+            let corrupt = &agent.events_named("store_corrupt")[0];
+            assert_eq!(corrupt["whole"], false, "{kind:?}: {corrupt}");
+            // What the events take comes on top.
+            assert!(
+                least + 64 * 1024 >= reserve,
+                "{kind:?}: {least} < {reserve}"
+            );
+        },
+    );
 }

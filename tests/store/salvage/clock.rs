@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::salvage::{Arrived, made, serve, start};
 use crate::support::server::MainServer;
-use crate::support::temp_folder;
+use crate::support::{pages, temp_folder};
 
 /// Nanoseconds, in 2096.
 pub const FAR: u64 = 3_976_214_400_000_000_000;
@@ -16,7 +16,7 @@ fn what_is_new_comes_after_what_has_a_later_key() {
     for is_file_from_there in [true, false] {
         let base = temp_folder();
         made::filled_from(base.path(), FAR, 0..COUNT, 100);
-        made::zero_root(base.path());
+        pages::zero_root(base.path());
         if is_file_from_there {
             let data = File::options()
                 .write(true)

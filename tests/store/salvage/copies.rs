@@ -19,7 +19,7 @@ const COPIES: usize = 20;
 const PLAIN: u64 = 8;
 const DATA: &str = "data.mdb";
 /// Agents at once: most of their time they wait for the moment to leave.
-const ABREAST: usize = 5;
+const PARALLELISM: usize = 5;
 /// Records between two copies.
 const BETWEEN: u64 = 40;
 /// A few seconds, on a machine that others use.
@@ -67,7 +67,7 @@ fn a_live_folder_that_was_copied_file_by_file_is_served() {
     let next = Mutex::new(copies.iter());
     let (delivered, damaged) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
-        for _ in 0..ABREAST {
+        for _ in 0..PARALLELISM {
             scope.spawn(|| {
                 loop {
                     let Some(copy) = next.lock().unwrap().next() else {

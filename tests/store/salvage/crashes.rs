@@ -9,9 +9,10 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::layout::{Layout, PAGE};
 use crate::salvage::{Arrived, DAMAGED, DEADLINE, has_file, made, send, serve, start, try_send};
 use crate::support::agent::Agent;
+use crate::support::fixture::side_by_side;
+use crate::support::pages::Layout;
 use crate::support::server::MainServer;
 use crate::support::temp_folder;
 
@@ -21,7 +22,7 @@ const SIGNALS: [Signal; 3] = [Signal::SEGV, Signal::BUS, Signal::ABORT];
 
 #[test]
 fn the_store_of_an_agent_that_crashed_is_read_before_it_is_opened() {
-    for signal in SIGNALS {
+    side_by_side(SIGNALS, |signal| {
         let base = temp_folder();
         let mut server = MainServer::new_down();
         let arrived = Arrived::at(&server);
@@ -35,7 +36,7 @@ fn the_store_of_an_agent_that_crashed_is_read_before_it_is_opened() {
         let agent = start(base.path(), &server);
         expect_verified(agent, base.path(), &mut server);
         assert!(arrived.numbers().into_iter().eq(0..=COUNT));
-    }
+    });
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn a_store_that_is_cut_under_a_live_agent_costs_it_one_life_at_most() {
         let half = data.metadata().unwrap().len() / 2;
         let file = OpenOptions::new().write(true).open(&data).unwrap();
         file.set_len(half).unwrap();
-        let whole = usize::try_from(half).unwrap() / PAGE;
+        let whole = usize::try_from(half).unwrap() / layout.pages.0;
         if comes {
             println!("{:?}", try_send(&agent.socket(), MANY + 1));
         }

@@ -15,12 +15,12 @@ use crate::salvage::{
 };
 use crate::small::{Kind, SmallDisk};
 use crate::support::agent::Agent;
-use crate::support::dice::{Dice, seed};
+use crate::support::fixture::side_by_side;
+use crate::support::rng::{Rng, rounds};
 use crate::support::server::MainServer;
-use crate::support::{memory_folder, temp_folder, wait};
+use crate::support::{memory_folder, pages, temp_folder, wait};
 
-const SEED: &str = "ECHOPOST_SALVAGE_SEED";
-const LIVES: u64 = 25;
+const LIVES: usize = 12;
 /// Milliseconds after which the first life ends at the latest, and by how much each
 /// further one may be longer: one of the last may see the end of the scan.
 const LONGEST: u64 = 60;
@@ -28,7 +28,7 @@ const LONGER: u64 = 10;
 
 /// What was sent in lives that were cut short.
 struct Lives {
-    dice: Dice,
+    rng: Rng,
     /// Records that the damaged store has.
     count: u64,
     sent: u64,
@@ -40,7 +40,7 @@ struct Lives {
 impl Lives {
     fn of_store_with(count: u64) -> Lives {
         Lives {
-            dice: Dice(seed(SEED, 1)),
+            rng: Rng::seeded(),
             count,
             sent: count,
             acknowledged: BTreeSet::new(),
@@ -52,8 +52,8 @@ impl Lives {
     fn live(&mut self, mut agent: Agent) {
         let (socket, is_dead) = (agent.socket(), AtomicBool::new(false));
         let longest = LONGEST + LONGER * (self.sent - self.count);
-        let life = Duration::from_millis(self.dice.below(longest));
-        let stops = self.dice.roll(1, 5);
+        let life = Duration::from_millis(self.rng.below(longest));
+        let stops = self.rng.chance(1, 5);
         let stored = thread::scope(|scope| {
             let caller = scope.spawn(|| {
                 let mut stored = false;
@@ -99,48 +99,51 @@ impl Lives {
 
 #[test]
 fn kills_at_any_moment_lose_nothing_and_turn_nothing_round() {
-    for first_key in [made::FIRST_KEY, clock::FAR] {
+    side_by_side([made::FIRST_KEY, clock::FAR], |first_key| {
         let base = temp_folder();
         let mut lives = Lives::of_store_with(20_000);
         made::filled_from(base.path(), first_key, 0..lives.count, 300);
-        made::zero_root(base.path());
+        pages::zero_root(base.path());
         let mut server = MainServer::new_down();
         let arrived = Arrived::at(&server);
-        for _ in 0..LIVES {
+        for _ in 0..rounds(LIVES) {
             lives.live(start(base.path(), &server));
         }
         server.up();
         start(base.path(), &server).expect_exit(0, DEADLINE);
         lives.check(&arrived.numbers());
-    }
+    });
 }
 
 #[test]
 #[ignore = "needs root: it mounts"]
 fn kills_while_parts_of_the_file_are_given_back_lose_nothing() {
-    for (kind, mebibytes) in [(Kind::Tmpfs, 16), (Kind::Ext4, 24)] {
-        let disk = SmallDisk::with_mebibytes(kind, mebibytes);
-        let place = memory_folder();
-        let mut lives = Lives::of_store_with(60_000);
-        made::filled(place.path(), 0..lives.count, 0);
-        put_damaged(place.path(), &disk);
-        leave(&disk, reserve(&disk) + length(&disk) / 2);
-        let mut server = MainServer::new_down();
-        let arrived = Arrived::at(&server);
-        for _ in 0..LIVES {
-            lives.live(disk.agent(&server).spawn());
-        }
-        server.up();
-        disk.agent(&server).spawn().expect_exit(0, DEADLINE);
-        lives.check(&arrived.numbers());
-    }
+    side_by_side(
+        [(Kind::Tmpfs, 16), (Kind::Ext4, 24)],
+        |(kind, mebibytes)| {
+            let disk = SmallDisk::with_mebibytes(kind, mebibytes);
+            let place = memory_folder();
+            let mut lives = Lives::of_store_with(30_000);
+            made::filled(place.path(), 0..lives.count, 0);
+            put_damaged(place.path(), &disk);
+            leave(&disk, reserve(&disk) + length(&disk) / 2);
+            let mut server = MainServer::new_down();
+            let arrived = Arrived::at(&server);
+            for _ in 0..rounds(LIVES) {
+                lives.live(disk.agent(&server).spawn());
+            }
+            server.up();
+            disk.agent(&server).spawn().expect_exit(0, DEADLINE);
+            lives.check(&arrived.numbers());
+        },
+    );
 }
 
 #[test]
 fn a_store_that_is_damaged_again_while_it_is_salvaged_is_salvaged_too() {
-    let (base, count) = (temp_folder(), 60_000);
+    let (base, count) = (temp_folder(), 30_000);
     made::filled(base.path(), 0..count, 100);
-    made::zero_root(base.path());
+    pages::zero_root(base.path());
     let mut server = MainServer::new_down();
     let arrived = Arrived::at(&server);
     let mut new = count;
@@ -164,9 +167,7 @@ fn a_store_that_is_damaged_again_while_it_is_salvaged_is_salvaged_too() {
 }
 
 fn cut_meta_pages(base: &Path) {
-    for page in [0, 1] {
-        made::zero_page(base, page);
-    }
+    pages::zero(base, &[0, 1]);
     // Not what this boot's agent has left.
     let trusted = base.join("lmdb/trusted");
     assert!(File::open(&trusted).is_ok());

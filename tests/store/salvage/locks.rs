@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::salvage::{DEADLINE, made, send, start};
 use crate::support::agent::names_in;
 use crate::support::server::MainServer;
-use crate::support::temp_folder;
+use crate::support::{pages, temp_folder};
 
 #[test]
 fn a_store_that_another_process_has_open_is_left_untouched() {
@@ -15,7 +15,7 @@ fn a_store_that_another_process_has_open_is_left_untouched() {
         let base = temp_folder();
         made::filled(base.path(), 0..1000, 100);
         if damaged {
-            made::zero_root(base.path());
+            pages::zero_root(base.path());
         }
         fs::write(base.path().join("lmdb/verified"), "").unwrap();
         let held = open(base.path());
@@ -39,7 +39,7 @@ fn the_agent_holds_the_lock_for_as_long_as_it_lives() {
     // A store that it makes, one that it finds, and one that it finds damaged.
     for found in ["none", "sound", "damaged"] {
         if found == "damaged" {
-            made::zero_root(base.path());
+            pages::zero_root(base.path());
         }
         let mut agent = start(base.path(), &server);
         agent.wait_answering();

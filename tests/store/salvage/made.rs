@@ -1,14 +1,11 @@
-//! Stores that are made, not grown, and their damage.
+//! Stores that are made, not grown.
 
-use std::fs::{self, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use echopost::proto::store::StoredRecord;
 use echopost::store::record::{StoreName, encoded};
 
-use crate::layout::{Layout, PAGE};
 use crate::support::store::put_raw;
 
 /// The key of record 0, in 2020.
@@ -59,19 +56,4 @@ pub fn filled(base: &Path, numbers: Range<u64>, bytes: usize) {
 /// What the server must know the record by that lies under `key`.
 pub fn idempotency_key(key: u64) -> String {
     StoreName::new(&[7; 16]).idempotency_key(key, None)
-}
-
-/// Zeroes the root of the records' tree.
-pub fn zero_root(base: &Path) {
-    let data = base.join("lmdb/data.mdb");
-    let root = Layout::of(&fs::read(&data).unwrap()).root.expect("a root");
-    zero_page(base, root);
-}
-
-pub fn zero_page(base: &Path, page: usize) {
-    let data = OpenOptions::new()
-        .write(true)
-        .open(base.join("lmdb/data.mdb"));
-    let at = (page * PAGE) as u64;
-    data.unwrap().write_all_at(&[0; PAGE], at).unwrap();
 }

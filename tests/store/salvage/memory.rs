@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::group::Group;
 use crate::salvage::{Arrived, DEADLINE, made, send};
 use crate::support::agent::Agent;
+use crate::support::pages;
 use crate::support::server::MainServer;
 
 const RECORDS: &str = "ECHOPOST_RECORDS";
@@ -20,7 +21,7 @@ fn sixteen_mebibytes_of_memory_are_enough_for_a_store_of_any_size() {
     let count = std::env::var(RECORDS).map_or(USUAL_RECORDS, |text| text.parse().expect(RECORDS));
     let base = crate::support::temp_folder();
     made::filled(base.path(), 0..count, RECORD_BYTES);
-    made::zero_root(base.path());
+    pages::zero_root(base.path());
     let mut server = MainServer::new_down();
     let arrived = Arrived::at(&server);
     let script = format!("{} && exec \"$0\" \"$@\"", group.join());

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::fixture;
 use echopost::proto::logagent::LogResponse;
 use support::agent::{Agent, names_in};
 use support::sender::{Sender, block_on};
@@ -65,7 +66,7 @@ impl Arrived {
 }
 
 fn start(base: &Path, server: &MainServer) -> Agent {
-    Agent::builder(base).health_url(&server.url()).spawn()
+    fixture::spawn(base, server)
 }
 
 /// Sends the record with this number.

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::salvage::{Arrived, DAMAGED, DEADLINE, made, send, serve, try_send};
 use crate::support::agent::{Agent, Builder, names_in};
 use crate::support::server::MainServer;
-use crate::support::{temp_folder, wait};
+use crate::support::{pages, temp_folder, wait};
 
 const COUNT: u64 = 5000;
 
@@ -23,7 +23,7 @@ fn behind(mount: &str, base: &Path) -> Builder {
 fn a_damaged_store_on_a_mount_point_of_its_own_is_served() {
     let (base, volume) = (temp_folder(), temp_folder());
     made::filled(volume.path(), 0..COUNT, 100);
-    made::zero_root(volume.path());
+    pages::zero_root(volume.path());
     let store = volume.path().join("lmdb");
     let inside = base.path().join("lmdb");
     std::fs::create_dir(&inside).unwrap();
@@ -43,7 +43,7 @@ fn a_damaged_store_in_an_image_layer_is_served() {
     let lower = place.path().join("lower");
     std::fs::create_dir(&lower).unwrap();
     made::filled(&lower, 0..COUNT, 100);
-    made::zero_root(&lower);
+    pages::zero_root(&lower);
     let before = std::fs::read(lower.join("lmdb/data.mdb")).unwrap();
     let (base, layers) = (place.path().join("base"), place.path().join("layers"));
     std::fs::create_dir(&base).unwrap();
@@ -76,7 +76,7 @@ fn a_damaged_store_in_an_image_layer_is_served() {
 fn a_small_mount_of_the_stores_own_keeps_its_reserve() {
     let (base, place) = (temp_folder(), temp_folder());
     made::filled(place.path(), 0..COUNT, 1000);
-    made::zero_root(place.path());
+    pages::zero_root(place.path());
     let (from, inside) = (place.path().join("lmdb"), base.path().join("lmdb"));
     std::fs::create_dir(&inside).unwrap();
     // Half of the store's length is left beside it and the reserve.

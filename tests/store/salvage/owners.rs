@@ -6,12 +6,12 @@ use crate::salvage::{Arrived, DEADLINE, made, serve};
 use crate::support::agent::{Agent, Builder};
 use crate::support::preload::compile;
 use crate::support::server::MainServer;
-use crate::support::{store, temp_folder};
+use crate::support::{pages, store, temp_folder};
 
 const OTHER: &str = "12345";
 const COUNT: u64 = 2000;
 
-/// The agent to whom all that has a path which begins so belongs to another user.
+/// The agent for which all that has a path which begins so belongs to another user.
 fn squashed(base: &Path, prefix: &str) -> Builder {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("salvage_shim.so");
     let library = compile("tests/store/salvage/shim.c", &library);
@@ -28,7 +28,7 @@ fn a_mount_that_gives_everything_to_another_id_is_served() {
         let base = temp_folder();
         made::filled(base.path(), 0..COUNT, 100);
         if damaged {
-            made::zero_root(base.path());
+            pages::zero_root(base.path());
         }
         let mut server = MainServer::new_down();
         let arrived = Arrived::at(&server);

@@ -1,6 +1,6 @@
 //! Little room on the disk.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +12,9 @@ use tonic::Code;
 use crate::salvage::copies::copy_files;
 use crate::salvage::{Arrived, DAMAGED, DEADLINE, has_file, made, serve, start, try_send};
 use crate::small::{Kind, SmallDisk};
+use crate::support::fixture::{self, side_by_side};
 use crate::support::server::{Answer, MainServer};
-use crate::support::{memory_folder, wait};
+use crate::support::{memory_folder, pages, wait};
 
 const KINDS: [Kind; 2] = [Kind::Tmpfs, Kind::Ext4];
 const MIB: u64 = 1 << 20;
@@ -26,7 +27,7 @@ pub fn reserve(disk: &SmallDisk) -> u64 {
 /// Copies the store of that folder to the disk, and damages it.
 pub fn put_damaged(from: &Path, disk: &SmallDisk) {
     copy_files(&from.join("lmdb"), &disk.folder().join("lmdb"));
-    made::zero_root(disk.folder());
+    pages::zero_root(disk.folder());
 }
 
 /// Takes all but so many bytes.
@@ -43,7 +44,7 @@ pub fn length(disk: &SmallDisk) -> u64 {
 #[test]
 #[ignore = "needs root: it mounts"]
 fn what_was_delivered_takes_no_room_and_does_not_come_again() {
-    for kind in KINDS {
+    side_by_side(KINDS, |kind| {
         let disk = SmallDisk::with_mebibytes(kind, 48);
         let grown = memory_folder();
         let (count, gone) = (10_000, 9_000);
@@ -58,7 +59,7 @@ fn what_was_delivered_takes_no_room_and_does_not_come_again() {
         assert!(arrived.numbers().into_iter().eq(gone..=count), "{kind:?}");
         let corrupt = &agent.events_named("store_corrupt")[0];
         assert_eq!(corrupt["may_repeat"], false, "{corrupt}");
-    }
+    });
 }
 
 /// Has so many records of the store delivered and deleted.
@@ -74,35 +75,22 @@ pub fn deliver(base: &Path, count: u64) {
     });
     server.forget_requests();
     let mut agent = start(base, &server);
-    wait::until(DEADLINE, "the deletes", || deleted(base) == count);
+    wait::until(DEADLINE, "the deletes", || fixture::noted(base) == count);
     agent.signal(Signal::TERM);
     agent.expect_exit(0, DEADLINE);
-}
-
-/// Records whose delete is committed: the success log is written after it.
-fn deleted(base: &Path) -> u64 {
-    let entries = fs::read_dir(base).unwrap().flatten();
-    let logs = entries.map(|entry| entry.path().join("agent-success.log"));
-    let lines: String = logs
-        .filter_map(|log| fs::read_to_string(log).ok())
-        .collect();
-    let count = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        line["count"].as_u64()
-    };
-    lines.lines().filter_map(count).sum()
 }
 
 #[test]
 #[ignore = "needs root: it mounts"]
 fn without_any_room_it_waits_at_rest_and_goes_on() {
     // Not even a fresh store finds room, or only its records find none.
-    for (kind, fresh) in [
+    let cases = [
         (Kind::Tmpfs, false),
         (Kind::Tmpfs, true),
         (Kind::Ext4, false),
         (Kind::Ext4, true),
-    ] {
+    ];
+    side_by_side(cases, |(kind, fresh)| {
         let disk = SmallDisk::with_mebibytes(kind, 24);
         let count = 20_000;
         let place = memory_folder();
@@ -140,5 +128,5 @@ fn without_any_room_it_waits_at_rest_and_goes_on() {
         assert!(arrived.numbers().into_iter().eq(0..=count), "{kind:?}");
         let corrupt = &agent.events_named("store_corrupt")[0];
         println!("{kind:?}: {corrupt}");
-    }
+    });
 }

@@ -4,9 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use crate::layout::{Layout, PAGE};
-use crate::salvage::made::{FIRST_KEY, filled, idempotency_key, value, zero_page};
+use crate::salvage::made::{FIRST_KEY, filled, idempotency_key, value};
 use crate::salvage::{Arrived, serve, start};
+use crate::support::pages::{self, Layout, data_file};
 use crate::support::server::MainServer;
 use crate::support::store::put_raw;
 use crate::support::temp_folder;
@@ -25,10 +25,10 @@ fn two_records_under_one_key_come_both_and_a_copy_comes_once() {
         let own = leaf(base.path());
         // The other's, this one's own once more, and the other's once more.
         for page in [leaf(other.path()), own, leaf(other.path())] {
-            let data = OpenOptions::new().append(true).open(data(base.path()));
+            let data = OpenOptions::new().append(true).open(data_file(base.path()));
             data.unwrap().write_all(&page).unwrap();
         }
-        zero_page(base.path(), 0);
+        pages::zero(base.path(), &[0]);
         let mut server = MainServer::new_down();
         let arrived = Arrived::at(&server);
         let agent = start(base.path(), &server);
@@ -53,13 +53,9 @@ fn two_records_under_one_key_come_both_and_a_copy_comes_once() {
     }
 }
 
-fn data(base: &Path) -> std::path::PathBuf {
-    base.join("lmdb/data.mdb")
-}
-
 /// The only leaf page of the records.
 fn leaf(base: &Path) -> Vec<u8> {
-    let bytes = fs::read(data(base)).unwrap();
-    let root = Layout::of(&bytes).root.expect("a root");
-    bytes[root * PAGE..][..PAGE].to_vec()
+    let bytes = fs::read(data_file(base)).unwrap();
+    let layout = Layout::of(&bytes);
+    bytes[layout.pages.range(layout.root.expect("a root"))].to_vec()
 }

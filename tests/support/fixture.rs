@@ -1,60 +1,88 @@
 //! An agent in a folder of its own, with a main server.
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::agent::{Agent, Builder, session_file};
-use crate::support::http1::Message;
-use crate::support::sender::{Sender, block_on};
-use crate::support::server::{Answer, MainServer, Request, body_parts};
-use crate::support::{temp_folder, wait};
+use super::agent::{Agent, Builder, session_file};
+use super::http1::Message;
+use super::sender::{Sender, block_on};
+use super::server::{Answer, MainServer, Request, body_parts};
+use super::{store, temp_folder, wait};
 
 /// For what takes a moment on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(40);
 /// What clients send beside the JSON where it does not matter.
 pub const PIPELINES: [&str; 1] = ["p"];
 
-/// The play's three: server, agent, folder.
-pub struct Stage {
+/// A main server, and an agent that answers in a folder.
+pub struct Fixture {
     pub server: MainServer,
     pub agent: Agent,
     pub folder: TempDir,
 }
 
-impl Stage {
+impl Fixture {
     /// Starts an agent for `server`.
-    pub fn new(server: MainServer) -> Stage {
-        Stage::with(server, |builder| builder)
+    pub fn new(server: MainServer) -> Fixture {
+        Fixture::with(server, |builder| builder)
     }
 
     /// The same, with more flags.
-    pub fn with(server: MainServer, flags: impl FnOnce(Builder) -> Builder) -> Stage {
+    pub fn with(server: MainServer, flags: impl FnOnce(Builder) -> Builder) -> Fixture {
         let folder = temp_folder();
         let builder = Agent::builder(folder.path()).health_url(&server.url());
         let mut agent = flags(builder).spawn();
         agent.wait_socket();
-        Stage {
+        Fixture {
             server,
             agent,
             folder,
         }
     }
 
+    /// With a server that is down.
+    pub fn down() -> Fixture {
+        Fixture::new(MainServer::new_down())
+    }
+
+    /// With a server that is up.
+    pub fn up() -> Fixture {
+        Fixture::new(MainServer::new_up())
+    }
+
+    /// In standby: it does not leave while there is nothing to deliver.
+    pub fn standby(server: MainServer) -> Fixture {
+        Fixture::with(server, |agent| agent.arg("-standby"))
+    }
+
+    /// For a test that goes its own way with each.
+    pub fn parts(self) -> (TempDir, MainServer, Agent) {
+        (self.folder, self.server, self.agent)
+    }
+
     /// Starts another agent in the folder of one that has ended.
     pub fn restart(&mut self) {
-        self.agent = Agent::builder(self.folder.path())
-            .health_url(&self.server.url())
-            .spawn();
-        // After a crash there is a socket file already, which nobody serves.
-        let socket = self.agent.socket();
-        wait::until(DEADLINE, "an agent that answers", || {
-            UnixStream::connect(&socket).is_ok()
-        });
+        self.agent = start(self.folder.path(), &self.server);
+    }
+
+    /// Stops the agent, with all data safe on disk.
+    pub fn stop(&mut self) {
+        self.agent.signal(Signal::TERM);
+        self.agent.expect_exit(0, DEADLINE);
+        assert_eq!(self.agent.stderr(), "", "a panic, or worse");
+    }
+
+    /// Stops the agent; the payloads that it has stored, in their order.
+    pub fn stored(mut self) -> Vec<String> {
+        self.stop();
+        let records = store::records(self.folder.path()).into_iter();
+        let text = |json: &[u8]| String::from_utf8(json.to_vec()).expect("UTF-8");
+        records.map(|(_, record)| text(&record.json_data)).collect()
     }
 
     pub fn sender(&self) -> Sender {
@@ -73,15 +101,15 @@ impl Stage {
     }
 
     /// Waits until `done` holds.
-    pub fn until(&self, what: &str, mut done: impl FnMut(&Stage) -> bool) {
+    pub fn until(&self, what: &str, mut done: impl FnMut(&Fixture) -> bool) {
         let there = wait::within(DEADLINE, || done(self));
         assert!(there, "no {what}; agent's stdout: {}", self.agent.stdout());
     }
 
     /// Waits until the server has given a 2xx to this record.
     pub fn wait_for(&self, json: &str) {
-        self.until(&format!("delivery of {json:.80}"), |stage| {
-            let tries = stage.tries_of(json);
+        self.until(&format!("delivery of {json:.80}"), |fixture| {
+            let tries = fixture.tries_of(json);
             tries.iter().any(|request| delivered(request))
         });
     }
@@ -89,10 +117,8 @@ impl Stage {
     /// Waits until the agent, too, has noted so many deliveries: nothing is under
     /// way then that a cut could make it send again.
     pub fn wait_noted(&self, count: u64) {
-        self.until(&format!("note of {count} deliveries"), |stage| {
-            let log = session_file(stage.folder.path(), "agent-success.log").unwrap_or_default();
-            let noted: Option<u64> = lines(&log).iter().map(|line| line["count"].as_u64()).sum();
-            noted.expect("counts") >= count
+        self.until(&format!("note of {count} deliveries"), |fixture| {
+            noted(fixture.folder.path()) >= count
         });
     }
 
@@ -105,8 +131,8 @@ impl Stage {
 
     /// Waits for an event that complains of this.
     pub fn wait_complaint(&self, words: &str) {
-        self.until(words, |stage| {
-            let mut events = stage.agent.events().into_iter();
+        self.until(words, |fixture| {
+            let mut events = fixture.agent.events().into_iter();
             events.any(|event| {
                 let why = event["error"].as_str();
                 why.is_some_and(|why| why.contains(words))
@@ -116,8 +142,8 @@ impl Stage {
 
     /// Ends an agent in standby once all these records have been delivered.
     pub fn stop_after(&mut self, records: &[String]) {
-        self.until("all delivered", |stage| {
-            first_deliveries(&stage.server).0.len() == records.len()
+        self.until("all delivered", |fixture| {
+            first_deliveries(&fixture.server).0.len() == records.len()
         });
         self.agent.signal(Signal::TERM);
         self.agent.expect_exit(0, DEADLINE);
@@ -143,6 +169,43 @@ impl Stage {
     pub fn set_aside(&self) -> Vec<serde_json::Value> {
         lines(&session_file(self.folder.path(), "agent-failure.log").unwrap_or_default())
     }
+}
+
+/// Starts an agent on `folder` and waits until it answers.
+pub fn start(folder: &Path, server: &MainServer) -> Agent {
+    let mut agent = spawn(folder, server);
+    agent.wait_answering();
+    agent
+}
+
+/// Starts one, and does not wait.
+pub fn spawn(folder: &Path, server: &MainServer) -> Agent {
+    Agent::builder(folder).health_url(&server.url()).spawn()
+}
+
+/// Every case in a thread of its own: most of the time they wait.
+pub fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
+
+/// The lines of that log of all sessions.
+pub fn logged(folder: &Path, name: &str) -> Vec<serde_json::Value> {
+    let entries = std::fs::read_dir(folder).expect("the folder").flatten();
+    let logs = entries.map(|entry| entry.path().join(name));
+    let texts = logs.filter_map(|log| std::fs::read_to_string(log).ok());
+    texts.flat_map(|text| lines(&text)).collect()
+}
+
+/// Deliveries that the success logs tell of: they are deleted, too.
+pub fn noted(folder: &Path) -> u64 {
+    let lines = logged(folder, "agent-success.log").into_iter();
+    lines
+        .map(|line| line["count"].as_u64().expect("a count"))
+        .sum()
 }
 
 /// The whole lines of a log of JSON objects.

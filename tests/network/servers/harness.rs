@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::agent::{Agent, session_file};
+use crate::support::agent::Agent;
+use crate::support::fixture::{lines, logged, noted};
 use crate::support::sender::{Sender, block_on};
 use crate::support::server::{Reserved, reserve};
 use crate::support::{temp_folder, wait};
@@ -22,11 +23,11 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// pause passes it within the case.
 const CPU_MAX: Duration = Duration::from_secs(4);
 /// Resident memory that no small record needs, in KiB, in an unoptimized build:
-/// passed by whoever keeps an answer of 10 MB.
+/// passed by an agent that keeps an answer of 10 MB.
 const PEAK_MAX_KIB: u64 = 12 * 1024;
 
 /// The running agent, its folder, and the port of its main server.
-pub struct Stage {
+pub struct Harness {
     pub agent: Agent,
     pub folder: TempDir,
     pub port: u16,
@@ -56,9 +57,9 @@ pub struct Seen {
     pub at: f64,
 }
 
-impl Stage {
-    /// Starts an agent; nobody listens on its main server's port.
-    pub fn new() -> Stage {
+impl Harness {
+    /// Starts an agent; no server listens on its main server's port.
+    pub fn new() -> Harness {
         // First: no agent waits while it is made.
         venv::python();
         let folder = temp_folder();
@@ -67,7 +68,7 @@ impl Stage {
             .health_url(&format!("http://127.0.0.1:{port}"))
             .spawn();
         agent.wait_socket();
-        Stage {
+        Harness {
             agent,
             folder,
             port,
@@ -113,7 +114,7 @@ impl Stage {
     }
 
     /// Waits until `done` holds.
-    pub fn until(&self, what: &str, mut done: impl FnMut(&Stage) -> bool) {
+    pub fn until(&self, what: &str, mut done: impl FnMut(&Harness) -> bool) {
         let there = wait::within(DEADLINE, || done(self));
         assert!(
             there,
@@ -125,8 +126,8 @@ impl Stage {
 
     /// Waits until the server has got record `n`.
     pub fn wait_for(&self, n: u64) {
-        self.until(&format!("record {n}"), |stage| {
-            stage.seen().iter().any(|seen| seen.n == n)
+        self.until(&format!("record {n}"), |harness| {
+            harness.seen().iter().any(|seen| seen.n == n)
         });
     }
 
@@ -136,14 +137,7 @@ impl Stage {
     pub fn finish(&mut self, delivered: u64, set_aside: u64) {
         // Before it leaves: there is no asking afterwards. All it does then is
         // to wait.
-        self.until("end", |stage| {
-            let lines = session_file(&stage.agent_folder(), "agent-success.log");
-            let done: u64 = lines_of(lines)
-                .iter()
-                .filter_map(|l| l["count"].as_u64())
-                .sum();
-            done >= delivered
-        });
+        self.until("end", |harness| noted(&harness.agent_folder()) >= delivered);
         let cpu = self.agent.cpu_time();
         self.agent.expect_exit(0, DEADLINE);
         let last = self.agent.events().pop().expect("events");
@@ -168,12 +162,12 @@ impl Stage {
     /// Waits until the server has closed the connection that the agent keeps;
     /// where that does not show, the next record finds it open or not.
     pub fn wait_closed(&self) {
-        self.until("closed connection", |stage| {
-            stage.open_connections().is_none_or(|open| open == 0)
+        self.until("closed connection", |harness| {
+            harness.open_connections().is_none_or(|open| open == 0)
         });
     }
 
-    /// Somebody who connects again and again: that is to mean to call, and the agent
+    /// A client that connects again and again: that is to mean to call, and the agent
     /// stays.
     pub fn company(&self) -> Company {
         let wanted = Arc::new(AtomicBool::new(true));
@@ -204,7 +198,7 @@ impl Stage {
 
     /// The records in `agent-failure.log`.
     pub fn set_aside(&self) -> Vec<Value> {
-        lines_of(session_file(&self.agent_folder(), "agent-failure.log"))
+        logged(&self.agent_folder(), "agent-failure.log")
     }
 
     fn agent_folder(&self) -> PathBuf {
@@ -254,18 +248,6 @@ pub fn wanting(n: u64, what: &str) -> Value {
 pub fn connections(seen: &[Seen]) -> usize {
     let used: HashSet<_> = seen.iter().map(|seen| &seen.connection).collect();
     used.len()
-}
-
-/// The whole lines of a log of JSON objects.
-pub fn lines(text: &str) -> Vec<Value> {
-    text.split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'))
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("JSON: {line}")))
-        .collect()
-}
-
-fn lines_of(log: Option<String>) -> Vec<Value> {
-    lines(&log.unwrap_or_default())
 }
 
 fn text(value: &Value) -> String {

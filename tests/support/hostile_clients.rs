@@ -1,5 +1,5 @@
-//! An agent whose server is away, for hostile clients to try themselves on, and
-//! an honest client that must be served all the while.
+//! An agent whose server is away, beside hostile clients and a well-behaved one that
+//! must be served all the while.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,29 +11,29 @@ use tempfile::TempDir;
 use super::agent::Agent;
 use super::sender::{Sender, block_on};
 
-/// Nobody listens there.
+/// No server listens there.
 const AWAY: &str = "http://127.0.0.1:1";
 
 /// The running agent and its folder.
-pub struct Siege {
+pub struct HostileClients {
     pub agent: Agent,
     folder: TempDir,
 }
 
-impl Siege {
-    pub fn start() -> Siege {
-        Siege::with(Agent::builder)
+impl HostileClients {
+    pub fn start() -> HostileClients {
+        HostileClients::with(Agent::builder)
     }
 
     /// The agent as it is shipped.
-    pub fn of_the_shipped() -> Siege {
+    pub fn of_the_shipped() -> HostileClients {
         let command = || Command::new(super::release::executable());
-        Siege::with(|folder| Agent::from_command(command(), folder))
+        HostileClients::with(|folder| Agent::from_command(command(), folder))
     }
 
     /// An agent that may have so many descriptors.
-    pub fn with_descriptors(limit: u32) -> Siege {
-        Siege::with(|folder| {
+    pub fn with_descriptors(limit: u32) -> HostileClients {
+        HostileClients::with(|folder| {
             let mut shell = Command::new("sh");
             let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
             shell.args(["-c", &script, Agent::executable()]);
@@ -41,24 +41,24 @@ impl Siege {
         })
     }
 
-    fn with(builder: impl FnOnce(&Path) -> super::agent::Builder) -> Siege {
+    fn with(builder: impl FnOnce(&Path) -> super::agent::Builder) -> HostileClients {
         let folder = super::temp_folder();
         let mut agent = builder(folder.path()).health_url(AWAY).spawn();
         agent.wait_socket();
-        let siege = Siege { agent, folder };
+        let hostile = HostileClients { agent, folder };
         // The first call waits for the store; the others are to be compared.
-        siege.honest(Duration::from_secs(10));
-        siege
+        hostile.well_behaved(Duration::from_secs(10));
+        hostile
     }
 
     pub fn socket(&self) -> PathBuf {
         self.agent.socket()
     }
 
-    /// An honest client connects and sends one record, as the SDK does; how
+    /// A well-behaved client connects and sends one record, as the SDK does; how
     /// long that took. More than `deadline`, or any error, fails the test.
-    pub fn honest(&self, deadline: Duration) -> Duration {
-        honest(&self.socket(), deadline)
+    pub fn well_behaved(&self, deadline: Duration) -> Duration {
+        well_behaved(&self.socket(), deadline)
     }
 
     /// Stops the agent; the number of records it leaves in the store.
@@ -70,12 +70,12 @@ impl Siege {
 }
 
 /// The same for any socket.
-pub fn honest(socket: &Path, deadline: Duration) -> Duration {
-    honest_with(socket, r#"{"who":"honest"}"#, deadline)
+pub fn well_behaved(socket: &Path, deadline: Duration) -> Duration {
+    well_behaved_with(socket, r#"{"client":"well-behaved"}"#, deadline)
 }
 
 /// The same with any record.
-pub fn honest_with(socket: &Path, json: &str, deadline: Duration) -> Duration {
+pub fn well_behaved_with(socket: &Path, json: &str, deadline: Duration) -> Duration {
     let start = Instant::now();
     let sender = Sender::reconnecting(socket);
     let sent = block_on(async {
@@ -84,8 +84,8 @@ pub fn honest_with(socket: &Path, json: &str, deadline: Duration) -> Duration {
     });
     match sent {
         Ok(Ok(answer)) => assert!(answer.success),
-        Ok(Err(status)) => panic!("the honest client was refused: {status:?}"),
-        Err(_) => panic!("the honest client waited for more than {deadline:?}"),
+        Ok(Err(status)) => panic!("the well-behaved client was refused: {status:?}"),
+        Err(_) => panic!("the well-behaved client waited for more than {deadline:?}"),
     }
     start.elapsed()
 }
