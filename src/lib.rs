@@ -6,7 +6,7 @@
 //! | [`cli`], [`error`], [`limits`] | the flags; the one error type with its exit codes; every limit and timing, with its reason |
 //! | [`ingest`] | the socket and its name, connections (h2), what clients may hold (`admission`), a request's body, the gRPC service (tonic). `authority` adapts the stream for clients that send a path as `:authority` |
 //! | [`store`] | the one task that owns LMDB, the child that verifies a store, the scan that carries a damaged one's records over. What is on disk and what holds at every moment is in [`store`] |
-//! | [`replay`] | the pure rules (`disposition`, `patience`, `backoff`, `schedule`, `retry_after`), the way to the server (`server`, `proxy`, `route`, `resolve`, `connect`, `tunnel`, `socks`, `tls`, `connection`), the HTTP client, the loop; `redact` keeps secrets out of what the others say |
+//! | [`replay`] | the pure rules (`disposition`, `patience`, `backoff`, `schedule`, `retry_after`, `api_keys`), the way to the server (`server`, `proxy`, `route`, `resolve`, `connect`, `tunnel`, `socks`, `tls`, `connection`), the HTTP client, the loop; `redact` keeps secrets out of what the others say |
 //! | [`lifecycle`] | start, buffering, replaying, leaving, signals |
 //! | [`folder`], [`session`], [`log`], [`events`], [`stdout`] | the base folder and its lock; a run's logs; the events in them |
 //!

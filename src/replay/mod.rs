@@ -1,5 +1,6 @@
 //! Sending records on (spec 6): the pure rules, the HTTP client, the loop.
 
+pub mod api_keys;
 pub mod backoff;
 pub mod body;
 mod connect;

@@ -1,6 +1,5 @@
 //! The replay loop (spec 6): strictly in order, one request in flight.
 
-use std::collections::HashSet;
 use std::pin::pin;
 use std::time::{Instant, SystemTime};
 
@@ -11,6 +10,7 @@ use crate::events::Events;
 use crate::log::FailureLog;
 use crate::proto::store::StoredRecord;
 use crate::random;
+use crate::replay::api_keys::ApiKeys;
 use crate::replay::body::body;
 use crate::replay::delivered::DeliveryTracker;
 use crate::replay::disposition::{self, Disposition};
@@ -38,12 +38,7 @@ pub struct Replayer {
     events: Events,
     session: Session,
     failure_log: FailureLog,
-    api_key: String,
-    /// Keys of earlier records that the server no longer takes, while it takes the
-    /// agent's for them.
-    replaced_keys: HashSet<String>,
-    /// The record that goes with the agent's key to find that out.
-    replacing: Option<u64>,
+    api_keys: ApiKeys,
     /// The record whose last 2xx broke off.
     cut_off: Option<u64>,
     tracker: DeliveryTracker,
@@ -80,9 +75,7 @@ impl Replayer {
             events,
             failure_log: session.failure_log(),
             session,
-            api_key,
-            replaced_keys: HashSet::new(),
-            replacing: None,
+            api_keys: ApiKeys::new(api_key),
             cut_off: None,
             schedule: RetrySchedule::default(),
             delivered: 0,
@@ -155,7 +148,11 @@ impl Replayer {
                 .set_aside(record, Disposition::Refused, None, why)
                 .await;
         };
-        let api_key = self.key_for(record, &content.api_key).to_owned();
+        let is_earlier = self.store.is_earlier(record.key);
+        let api_key = self
+            .api_keys
+            .for_record(record.key, is_earlier, &content.api_key)
+            .to_owned();
         let answer = match self.post(record, content, &api_key).await {
             Ok(answer) => answer,
             Err(step) => return step,
@@ -185,11 +182,14 @@ impl Replayer {
                 self.delivered += 1;
                 self.finish(record, true).await
             }
-            Outcome::SetAside if answer.status == 401 && self.may_replace(record, &api_key) => {
-                self.replacing = Some(record.key);
-                Step::Again
+            Outcome::SetAside => {
+                let is_unauthorized = answer.status == 401;
+                if is_unauthorized && self.api_keys.try_agents(record.key, is_earlier, &api_key) {
+                    // Once: its patience stays over.
+                    return Step::Again;
+                }
+                self.set_aside_for(record, disposition, &answer).await
             }
-            Outcome::SetAside => self.set_aside_for(record, disposition, &answer).await,
             Outcome::RetryUntil(_) => {
                 self.report(&answer);
                 Step::Again
@@ -257,27 +257,9 @@ impl Replayer {
         self.client.head_decides
     }
 
-    /// The key that a record goes out with: its own, else the agent's.
-    fn key_for<'a>(&'a self, record: &Record, own: &'a str) -> &'a str {
-        let replaced = self.replacing == Some(record.key)
-            || (self.replaced_keys.contains(own) && self.store.is_earlier(record.key));
-        if own.is_empty() || replaced {
-            &self.api_key
-        } else {
-            own
-        }
-    }
-
-    /// Whether a record that gets 401 once its patience is over may go with the agent's key in
-    /// place of `used`, its own: none that was taken in this life ever does (spec 6, "A key
-    /// that is no longer valid"). It is tried once, for its patience stays over.
-    fn may_replace(&self, record: &Record, used: &str) -> bool {
-        self.store.is_earlier(record.key) && !self.api_key.is_empty() && used != self.api_key
-    }
-
     /// Has what else was left under that key go like a record that was just taken.
     fn note_replaced(&mut self, record: &Record, own: &str) {
-        if self.replacing == Some(record.key) && self.replaced_keys.insert(own.to_owned()) {
+        if self.api_keys.taken(record.key, own) {
             self.client.hide(own);
             let fields = [("key", record.key.into())];
             self.events.emit("api_key_replaced", &fields);

@@ -3,6 +3,7 @@
 
 mod connection;
 mod crash;
+mod dispositions;
 mod fidelity;
 #[path = "../fleet/mod.rs"]
 mod fleet;
@@ -22,4 +23,3 @@ mod support;
 mod unanswered;
 mod unreadable;
 mod upload;
-mod verdicts;
