@@ -4,8 +4,8 @@
 mod build;
 mod flags;
 mod gate;
+mod harness;
 mod measure;
-mod scene;
 mod size;
 mod speed;
 #[path = "../../tests/support/mod.rs"]

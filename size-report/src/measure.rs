@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::flags::Flags;
-use crate::scene::{FLIGHT, LARGE, SDK, Scene, Until};
+use crate::harness::{FLIGHT, Harness, LARGE, SDK, Until};
 use crate::speed;
 use crate::support::{temp_folder, wait};
 use crate::table::{Figure, Figures, Unit};
 
 type Measured = Result<Figures, String>;
 /// What an agent goes through.
-type Life = fn(&mut Scene) -> Result<(), String>;
+type Life = fn(&mut Harness) -> Result<(), String>;
 /// A field's name in the table, and in which file of `/proc/<pid>` it stands as what.
 type Field = (&'static str, &'static str, &'static str);
 
@@ -42,7 +42,9 @@ pub fn idle(agent: &Path, flags: &Flags) -> Measured {
     let mut figures = memory("idle/", &mut agents, &[RSS, ANONYMOUS, PRIVATE_DIRTY])?;
     let counted = IDLE_COUNTED / if flags.quick { 2 } else { 1 };
     let told = |field: &str| {
-        let numbers = agents.iter().map(|scene| number(scene, "status", field));
+        let numbers = agents
+            .iter()
+            .map(|harness| number(harness, "status", field));
         numbers.collect::<Vec<_>>()
     };
     let before = told("voluntary_ctxt_switches:");
@@ -51,7 +53,7 @@ pub fn idle(agent: &Path, flags: &Flags) -> Measured {
     let woken = woken.map(|(now, before)| Some((now? - before?) / counted.as_secs_f64()));
     let open = agents
         .iter()
-        .map(|scene| Some(scene.agent.descriptors()? as f64));
+        .map(|harness| Some(harness.agent.descriptors()? as f64));
     figures.push(Figure::new("idle/wake-ups a second", Unit::Count, woken));
     figures.push(Figure::new("idle/descriptors", Unit::Count, open));
     figures.push(Figure::new("idle/threads", Unit::Count, told("Threads:")));
@@ -71,10 +73,12 @@ pub fn standby(agent: &Path, _: &Flags) -> Measured {
 
 /// After 64 in flight on 4 connections, all answered.
 pub fn flight(agent: &Path, _: &Flags) -> Measured {
-    let send = |scene: &mut Scene| {
+    let send = |harness: &mut Harness| {
         // What the agent gives back at its start is given back before.
-        rest(scene)?;
-        scene.send(FLIGHT, Until::Records(FLIGHT_RECORDS)).map(drop)
+        rest(harness)?;
+        harness
+            .send(FLIGHT, Until::Records(FLIGHT_RECORDS))
+            .map(drop)
     };
     let mut agents = side_by_side(agent, &[], send)?;
     memory("flight/", &mut agents, &[PEAK, ANONYMOUS])
@@ -84,9 +88,9 @@ pub fn flight(agent: &Path, _: &Flags) -> Measured {
 pub fn large(agent: &Path, _: &Flags) -> Measured {
     let mut agents = Vec::new();
     for _ in 0..LARGE_SAMPLES {
-        let scene = Scene::start(agent, &[]);
-        scene.send(LARGE, Until::Records(24))?;
-        agents.push(scene);
+        let harness = Harness::start(agent, &[]);
+        harness.send(LARGE, Until::Records(24))?;
+        agents.push(harness);
     }
     memory("large/", &mut agents, &[PEAK])
 }
@@ -95,9 +99,9 @@ pub fn large(agent: &Path, _: &Flags) -> Measured {
 pub fn start(agent: &Path, _: &Flags) -> Measured {
     let (mut sockets, mut answers) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
-        let scene = Scene::start(agent, &[]);
-        answers.push(Some(first_answer(&scene)?));
-        sockets.push(Some(millis(scene.socket)));
+        let harness = Harness::start(agent, &[]);
+        answers.push(Some(first_answer(&harness)?));
+        sockets.push(Some(millis(harness.socket)));
     }
     Ok(vec![
         Figure::new("start/socket", Unit::Millis, sockets),
@@ -109,7 +113,7 @@ pub fn start(agent: &Path, _: &Flags) -> Measured {
 /// copies of its store are measured.
 pub fn backlog(agent: &Path, flags: &Flags) -> Measured {
     let records = if flags.quick { 100_000 } else { 1_000_000 };
-    let mut agents = [Scene::start(agent, &[])];
+    let mut agents = [Harness::start(agent, &[])];
     let load = agents[0].send(FLIGHT, Until::Records(records))?;
     let mut figures = memory("backlog/buffered, ", &mut agents, &[PEAK, ANONYMOUS])?;
     figures.extend(starts(agent, agents[0].folder.path())?);
@@ -136,23 +140,23 @@ fn starts(agent: &Path, folder: &Path) -> Measured {
         .map_err(|error| format!("copy the store: {error}"))?;
     let mut figures = Vec::new();
     for end in ["another boot", "a clean end"] {
-        let mut scene = Scene::start_in(copy, agent, &[]);
+        let mut harness = Harness::start_in(copy, agent, &[]);
         let name = format!("backlog/first answer after {end}");
-        let answer = Some(first_answer(&scene)?);
+        let answer = Some(first_answer(&harness)?);
         figures.push(Figure::once(name, Unit::Millis, answer));
-        scene.agent.signal(Signal::TERM);
-        scene.agent.expect_exit(0, EXIT);
-        copy = scene.folder;
+        harness.agent.signal(Signal::TERM);
+        harness.agent.expect_exit(0, EXIT);
+        copy = harness.folder;
     }
     Ok(figures)
 }
 
 /// Agents side by side that have gone through `life`.
-fn side_by_side(agent: &Path, flags: &[&str], life: Life) -> Result<Vec<Scene>, String> {
+fn side_by_side(agent: &Path, flags: &[&str], life: Life) -> Result<Vec<Harness>, String> {
     std::thread::scope(|scope| {
         let live = || {
-            let mut scene = Scene::start(agent, flags);
-            life(&mut scene).map(|()| scene)
+            let mut harness = Harness::start(agent, flags);
+            life(&mut harness).map(|()| harness)
         };
         let lives: Vec<_> = (0..SAMPLES).map(|_| scope.spawn(live)).collect();
         let ends = lives.into_iter().map(|life| life.join());
@@ -161,20 +165,20 @@ fn side_by_side(agent: &Path, flags: &[&str], life: Life) -> Result<Vec<Scene>, 
     })
 }
 
-fn rest(scene: &mut Scene) -> Result<(), String> {
-    std::thread::sleep(IDLE_AGE.saturating_sub(scene.started.elapsed()));
+fn rest(harness: &mut Harness) -> Result<(), String> {
+    std::thread::sleep(IDLE_AGE.saturating_sub(harness.started.elapsed()));
     Ok(())
 }
 
 /// Records come, the server takes them, and the agent has been back in standby for
 /// as long as one that is idle has lived.
-fn outage(scene: &mut Scene) -> Result<(), String> {
-    let sent = scene.send(FLIGHT, Until::Records(FLIGHT_RECORDS))?;
-    scene.replay(sent.records)?;
+fn outage(harness: &mut Harness) -> Result<(), String> {
+    let sent = harness.send(FLIGHT, Until::Records(FLIGHT_RECORDS))?;
+    harness.replay(sent.records)?;
     // The first is that of the start.
-    let is_back = || scene.agent.events_named("standby").len() > 1;
+    let is_back = || harness.agent.events_named("standby").len() > 1;
     if !wait::within(EXIT, is_back) {
-        return Err(format!("no standby: {}", scene.agent.stdout()));
+        return Err(format!("no standby: {}", harness.agent.stdout()));
     }
     std::thread::sleep(IDLE_AGE);
     Ok(())
@@ -182,30 +186,30 @@ fn outage(scene: &mut Scene) -> Result<(), String> {
 
 /// A figure for each field. Of an agent that is no more nothing can be told, and
 /// nothing would be too large.
-fn memory(moment: &str, agents: &mut [Scene], fields: &[Field]) -> Measured {
-    for scene in agents.iter_mut() {
-        if !scene.agent.is_running() {
-            let (stdout, stderr) = (scene.agent.stdout(), scene.agent.stderr());
+fn memory(moment: &str, agents: &mut [Harness], fields: &[Field]) -> Measured {
+    for harness in agents.iter_mut() {
+        if !harness.agent.is_running() {
+            let (stdout, stderr) = (harness.agent.stdout(), harness.agent.stderr());
             return Err(format!("{moment} an agent has ended: {stdout}{stderr}"));
         }
     }
     let figure = |(name, file, field): &Field| {
-        let samples = agents.iter().map(|scene| number(scene, file, field));
+        let samples = agents.iter().map(|harness| number(harness, file, field));
         Figure::new(format!("{moment}{name}"), Unit::Kib, samples)
     };
     Ok(fields.iter().map(figure).collect())
 }
 
-fn number(scene: &Scene, file: &str, field: &str) -> Option<f64> {
-    let pid = scene.agent.pid();
+fn number(harness: &Harness, file: &str, field: &str) -> Option<f64> {
+    let pid = harness.agent.pid();
     let told = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let rest = told.lines().find_map(|line| line.strip_prefix(field))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-fn first_answer(scene: &Scene) -> Result<f64, String> {
-    scene.send(SDK, Until::Records(1))?;
-    Ok(millis(scene.started.elapsed()))
+fn first_answer(harness: &Harness) -> Result<f64, String> {
+    harness.send(SDK, Until::Records(1))?;
+    Ok(millis(harness.started.elapsed()))
 }
 
 fn millis(time: Duration) -> f64 {

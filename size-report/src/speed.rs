@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustix::fs::OFlags;
 
 use crate::flags::Flags;
-use crate::scene::{FLIGHT, Load, ONE, RECORD, SDK, Scene, Until, record};
+use crate::harness::{FLIGHT, Harness, Load, ONE, RECORD, SDK, Until, record};
 use crate::support::sender::block_on;
 use crate::support::server::MainServer;
 use crate::support::temp_folder;
@@ -40,18 +40,18 @@ pub fn ingest(agent: &Path, flags: &Flags) -> Result<Figures, String> {
         ("ingest/64 in flight on 4 channels, ", FLIGHT),
         ("ingest/32 in flight, a channel a record, ", SDK),
     ] {
-        let load = Scene::start(agent, &[]).send(shape, Until::Time(time))?;
+        let load = Harness::start(agent, &[]).send(shape, Until::Time(time))?;
         figures.extend(rates(name, &load));
     }
     // In turn: the disk is not the same from one second to the next.
     let folder = temp_folder();
     let failed = |error| format!("{}: {error}", folder.path().display());
     let disk = written_file(folder.path()).map_err(failed)?;
-    let scene = Scene::start(agent, &[]);
-    let mut load = scene.send(ONE, Until::Time(TURN))?;
+    let harness = Harness::start(agent, &[]);
+    let mut load = harness.send(ONE, Until::Time(TURN))?;
     let mut floor = commits(&disk).map_err(failed)?;
     for _ in 0..if flags.quick { 3 } else { 10 } {
-        load = load.and(scene.send(ONE, Until::Time(TURN))?);
+        load = load.and(harness.send(ONE, Until::Time(TURN))?);
         floor = floor.and(commits(&disk).map_err(failed)?);
     }
     figures.extend(rates("ingest/1 in flight, ", &load));
@@ -62,10 +62,10 @@ pub fn ingest(agent: &Path, flags: &Flags) -> Result<Figures, String> {
 /// Replay, and a bare client against the same server, before and after it.
 pub fn replay(agent: &Path, flags: &Flags) -> Result<Figures, String> {
     let count = if flags.quick { 20_000 } else { 100_000 };
-    let mut scene = Scene::start(agent, &[]);
-    let sent = scene.send(FLIGHT, Until::Records(count))?.records;
+    let mut harness = Harness::start(agent, &[]);
+    let sent = harness.send(FLIGHT, Until::Records(count))?.records;
     let before = bare_client(count / 4)?;
-    let replayed = scene.replay(sent)?;
+    let replayed = harness.replay(sent)?;
     let floor = before.and(bare_client(count / 4)?);
     let mut figures = rates("replay/", &replayed);
     figures.extend(beside("replay/", &replayed, "a bare hyper client", &floor));

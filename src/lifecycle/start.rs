@@ -111,7 +111,7 @@ pub fn open_listen_socket(
     }
     if is_held(folder) {
         return Err(Error::CannotCreate(format!(
-            "socket {}: somebody listens there who is no agent of this folder; where that is \
+            "socket {}: another program listens there, no agent of this folder; where that is \
              systemd, it starts one for whoever connects: start none, or stop its socket unit",
             socket::path_in(folder.path()).display()
         )));

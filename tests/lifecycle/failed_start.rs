@@ -99,7 +99,7 @@ fn one_failure_after_another_adds_its_reason_to_one_session() {
     let socket = base.join("data-nadhi-agent.sock");
     let listener = UnixListener::bind(&socket).expect("bind");
     reasons.push(fail(plain(base)));
-    assert!(reasons[3].contains("somebody listens there"));
+    assert!(reasons[3].contains("another program listens there"));
     drop(listener);
     // And in the midst of one.
     let store = base.join("lmdb");

@@ -183,7 +183,7 @@ fn an_agent_that_is_started_by_hand_leaves_the_socket_alone() {
     by_hand.expect_exit(73, DEADLINE);
     let stderr = by_hand.stderr();
     assert!(
-        stderr.contains("data-nadhi-agent.sock: somebody listens there"),
+        stderr.contains("data-nadhi-agent.sock: another program listens there"),
         "{stderr}"
     );
     let names = names_in(folder.path());

@@ -25,7 +25,7 @@ const PATIENCE_A_RECORD: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_micros(100);
 
 /// A running agent whose main server is away.
-pub struct Scene {
+pub struct Harness {
     pub agent: Agent,
     pub server: MainServer,
     pub folder: tempfile::TempDir,
@@ -77,12 +77,12 @@ pub struct Load {
     pub cpu: Option<Duration>,
 }
 
-impl Scene {
-    pub fn start(agent: &Path, flags: &[&str]) -> Scene {
-        Scene::start_in(temp_folder(), agent, flags)
+impl Harness {
+    pub fn start(agent: &Path, flags: &[&str]) -> Harness {
+        Harness::start_in(temp_folder(), agent, flags)
     }
 
-    pub fn start_in(folder: tempfile::TempDir, agent: &Path, flags: &[&str]) -> Scene {
+    pub fn start_in(folder: tempfile::TempDir, agent: &Path, flags: &[&str]) -> Harness {
         let server = MainServer::new_down();
         server.forget_requests();
         let builder = Agent::from_command(Command::new(agent), folder.path());
@@ -99,7 +99,7 @@ impl Scene {
             std::thread::sleep(POLL);
         }
         let socket = started.elapsed();
-        Scene {
+        Harness {
             agent,
             server,
             folder,
