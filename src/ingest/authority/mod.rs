@@ -51,6 +51,8 @@ pub struct AuthorityAdapter<S> {
     /// Runs from the first wait in a preface, frame header or header block
     /// until that is whole.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were read without a break.
+    turn: usize,
     /// The write side has ended.
     is_shut: bool,
 }
@@ -66,6 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AuthorityAdapter<S> {
             released: 0,
             delivered: 0,
             stall: None,
+            turn: 0,
             is_shut: false,
         }
     }
@@ -172,6 +175,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for AuthorityAdapter<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.follower.is_ending = this.ending.asked.load(Relaxed);
+        if this.turn >= limits::READ_TURN {
+            // h2 reads on as long as there are frames, and one thread carries all.
+            this.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
         // Reading nothing would mean the end.
         while buf.remaining() > 0 {
             if this.released > 0 {
@@ -187,9 +197,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for AuthorityAdapter<S> {
                 Poll::Ready(Ok(true)) => break,
                 Poll::Ready(Ok(false)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return this.wait(cx),
+                Poll::Pending => {
+                    this.turn = 0;
+                    return this.wait(cx);
+                }
             }
         }
+        this.turn += buf.filled().len().saturating_sub(before);
         Poll::Ready(Ok(()))
     }
 }

@@ -1,13 +1,18 @@
 //! Waiting, ends, and small readers. The clock is tokio's and stands still but
 //! for the waits.
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use echopost::ingest::authority::AuthorityAdapter;
-use echopost::limits::HEADER_STALL;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use echopost::limits::{HEADER_STALL, READ_TURN};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
@@ -33,6 +38,41 @@ async fn failure(adapter: &mut AuthorityAdapter<DuplexStream>) -> Option<ErrorKi
         }
     };
     timeout(HOUR, reading).await.ok()
+}
+
+/// h2 reads a connection as long as there are frames: 150 clients that send frames of no use
+/// held up a stop for two seconds.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_leaves_the_others_their_turn() {
+    const AT_ONCE: usize = 1024;
+    let (mut client, mut adapter) = pair();
+    let flood = [opening(), frame(6, 0, 0, &[0; 8]).repeat(3000)].concat();
+    client.write_all(&flood).await.unwrap();
+    let turn = poll_fn(|cx| {
+        let mut turn = 0;
+        loop {
+            let mut bytes = [0; AT_ONCE];
+            let mut read = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut adapter).poll_read(cx, &mut read) {
+                Poll::Ready(result) => result.unwrap(),
+                Poll::Pending => return Poll::Ready(turn),
+            }
+            turn += read.filled().len();
+        }
+    });
+    let turn = turn.await;
+    assert!((1..=READ_TURN + AT_ONCE).contains(&turn), "{turn}");
+    // Woken, it goes on without any more coming.
+    let mut rest: Vec<u8> = Vec::new();
+    let reading = async {
+        while turn + rest.len() < flood.len() {
+            let mut bytes = [0; AT_ONCE];
+            let count = adapter.read(&mut bytes).await.unwrap();
+            rest.extend(&bytes[..count]);
+        }
+    };
+    timeout(HOUR, reading).await.expect("its next turns");
+    assert_eq!(rest, flood[turn..]);
 }
 
 #[tokio::test(start_paused = true)]
