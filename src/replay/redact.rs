@@ -4,6 +4,8 @@
 
 /// What stands in place of a secret.
 const MASK: &[u8] = b"***";
+/// How often a text's escapes are undone: in a URL in another's query in a page, and more.
+const NESTED_MAX: usize = 6;
 /// Bytes of the longest escape, two of JSON's halves of a character: `\ud83d\ude00`.
 const ESCAPE_MAX: usize = 12;
 
@@ -25,7 +27,10 @@ impl Redactor {
     #[must_use]
     pub fn and(mut self, secret: &str) -> Redactor {
         // Blanks around it are no part of a header's value.
-        for units in readings(secret.trim().as_bytes()) {
+        let secret = secret.trim();
+        // What a server that takes a header's bytes for Latin-1 makes of it.
+        let latin: String = secret.bytes().map(char::from).collect();
+        for units in readings(secret.as_bytes()).chain(readings(latin.as_bytes())) {
             let secret = bytes(&units);
             if !secret.is_empty() && !self.secrets.contains(&secret) {
                 self.secrets.push(secret);
@@ -104,6 +109,7 @@ fn readings(text: &[u8]) -> impl Iterator<Item = Vec<Unit>> {
         let further = unescaped(units);
         (bytes(units) != bytes(&further)).then_some(further)
     })
+    .take(1 + NESTED_MAX)
 }
 
 fn unescaped(units: &[Unit]) -> Vec<Unit> {
@@ -159,6 +165,10 @@ fn escape(next: &[u8; ESCAPE_MAX]) -> Option<(Meant, usize)> {
             (char::from_u32(code)?, 12)
         }
         [b'\\', b'u', a, b, c, d, ..] => (char::from_u32(number(&[a, b, c, d], 16)?)?, 6),
+        // As nginx and Python write a byte.
+        [b'\\', b'x', high, low, ..] => {
+            return Some((Meant::Byte(number(&[high, low], 16)? as u8), 4));
+        }
         [b'\\', escaped, ..] => match escaped {
             b'"' | b'\\' | b'/' | b'\'' => (escaped.into(), 2),
             b'b' => ('\u{8}', 2),
@@ -185,6 +195,11 @@ fn entity(name: &[u8]) -> Option<char> {
         b"gt" => Some('>'),
         b"quot" => Some('"'),
         b"apos" => Some('\''),
+        b"sol" => Some('/'),
+        b"plus" => Some('+'),
+        b"equals" => Some('='),
+        b"colon" => Some(':'),
+        b"commat" => Some('@'),
         [b'#', b'x' | b'X', digits @ ..] => char::from_u32(number(digits, 16)?),
         [b'#', digits @ ..] => char::from_u32(number(digits, 10)?),
         _ => None,
@@ -209,7 +224,8 @@ fn is_cut_off(secret: &[u8], rest: &[u8]) -> bool {
 
 /// Whether `end` is empty, or may be the begin of an escape.
 fn is_part_of_escape(end: &[u8]) -> bool {
-    let is_of_escape = |byte: &u8| byte.is_ascii_alphanumeric() || b"#\\".contains(byte);
+    // One in another, cut in the middle, too.
+    let is_of_escape = |byte: &u8| byte.is_ascii_alphanumeric() || b"#\\%&;".contains(byte);
     match end {
         [] => true,
         [b'%' | b'\\' | b'&', others @ ..] => {
@@ -283,6 +299,12 @@ mod tests {
             ),
             (r"k&#233;y-123 k&#xe9;y-123 p&#x2F;w", false, "*** *** ***"),
             (r"\ud83d\udd11, a\tb\ud83d\udd11", false, "***, ***"),
+            (r"k\xc3\xa9y-123", false, "***"),
+            ("kÃ©y-123, k&Atilde;", false, "***, k&Atilde;"),
+            ("p&sol;w X&amp;y&plus;z", false, "*** ***"),
+            // Cut in an escape in an escape.
+            (r#"a a\&quot"#, true, "a ***"),
+            ("a X%26am%3", true, "a ***"),
             // What stands before it is no part of it.
             ("100%12ab-key, %2512ab-key", false, "100%***, %25***"),
             (r"C:\night-key", false, r"C:\***"),
