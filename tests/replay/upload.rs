@@ -54,7 +54,9 @@ fn an_upload_that_moves_is_waited_for() {
     let (url, server) = reading(|stream| {
         let (mut piece, mut bytes) = (vec![0; PIECE], 0);
         while bytes < LENGTH {
-            bytes += stream.read(&mut piece).expect("the record");
+            let more = stream.read(&mut piece).expect("the record");
+            assert!(more > 0, "given up after {bytes} bytes");
+            bytes += more;
             // The pace of a thin line.
             sleep(Duration::from_millis(190));
         }
