@@ -2,15 +2,21 @@
 //! the server is mute; and one request at a time on it.
 
 use std::collections::HashSet;
+use std::io::{BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::scope;
 use std::time::Duration;
 
+use rustix::net::listen;
 use tokio::task::JoinSet;
 
+use crate::support::agent::Agent;
 use crate::support::fixture::{DEADLINE, Fixture, key_of, on_try, texts};
+use crate::support::http1::Message;
 use crate::support::sender::block_on;
 use crate::support::server::{Answer, Ending, MainServer};
+use crate::support::temp_folder;
 
 const MANY: usize = 1000;
 
@@ -259,4 +265,27 @@ fn hints() -> Answer {
         200,
         &b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(1000),
     )
+}
+
+/// The queue of its server is full: nothing says that no connection comes about.
+#[test]
+fn a_connection_that_does_not_come_about_is_given_up_after_five_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let folder = temp_folder();
+    let url = format!("http://{address}");
+    let mut agent = Agent::builder(folder.path()).health_url(&url).spawn();
+    agent.wait_socket();
+    agent.send("1");
+    let (mut stream, _) = listener.accept().expect("the probe's connection");
+    let probe = Message::read(&mut BufReader::new(&stream));
+    assert_eq!(probe.expect("HTTP").expect("a probe").method, "GET");
+    listen(&listener, 0).expect("a short queue");
+    let soon = Duration::from_millis(200);
+    let fill = || TcpStream::connect_timeout(&address, soon).ok();
+    let _full: Vec<_> = std::iter::from_fn(fill).collect();
+    let last = Answer::ok().header("Connection", "close");
+    stream.write_all(&last.bytes()).expect("write");
+    let broken = agent.wait_event("main_unreachable", DEADLINE);
+    assert_eq!(broken["error"], "timed out after 5s while connecting");
 }

@@ -9,8 +9,8 @@ use crate::support::fixture::{Fixture, delivered, key_of, on_try, texts};
 use crate::support::server::{Answer, MainServer};
 
 const DELIVERED: [u16; 7] = [200, 201, 202, 204, 206, 226, 299];
-const REFUSED: [u16; 14] = [
-    400, 402, 404, 405, 406, 410, 411, 413, 414, 415, 418, 422, 451, 499,
+const REFUSED: [u16; 15] = [
+    400, 402, 404, 405, 406, 407, 410, 411, 413, 414, 415, 418, 422, 451, 499,
 ];
 const DOUBTFUL: [u16; 9] = [401, 403, 409, 500, 501, 505, 506, 511, 597];
 const NOT_NOW: [u16; 20] = [

@@ -63,6 +63,9 @@ fn a_2xx_whose_body_breaks_off_is_sent_for_once_more_and_then_the_head_decides()
                 }
                 let told = fixture.agent.events_named("main_answers_break_off");
                 assert_eq!(told.len(), 1, "{name}");
+                let slow = matches!(name, "unfinished" | "trickling");
+                let late = told[0]["error"] == "not through after 2s";
+                assert_eq!(late, slow, "{name}: {told:?}");
                 assert!(fixture.set_aside().is_empty(), "{name}");
                 assert_eq!(fixture.outages(), 0, "{name}");
             });

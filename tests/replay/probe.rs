@@ -4,7 +4,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use crate::support::agent::{Agent, session_file};
-use crate::support::fixture::{DEADLINE, Fixture, texts};
+use crate::support::fixture::{DEADLINE, Fixture, side_by_side, texts};
 use crate::support::server::{Answer, MainServer};
 use crate::support::{temp_folder, wait};
 
@@ -52,28 +52,35 @@ fn the_prefix_is_kept_and_credentials_are_sent_and_never_shown() {
 
 #[test]
 fn any_2xx_is_healthy_also_behind_three_redirects_on_the_same_host() {
-    let server = MainServer::new_up();
-    let base = server.url();
-    server.on_get(move |message| match message.path.as_str() {
-        "/" => Answer::status(301).header("Location", &format!("{base}/one")),
-        "/one" => Answer::status(307).header("Location", "/sub/two"),
-        "/sub/two" => Answer::status(302).header("Location", "/three?x=1"),
-        "/three?x=1" => Answer::status(204),
-        _ => Answer::status(404),
+    side_by_side([[301, 307, 302], [303, 308, 301]], |statuses| {
+        let server = MainServer::new_up();
+        let base = server.url();
+        server.on_get(move |message| {
+            let to =
+                |at: usize, target: &str| Answer::status(statuses[at]).header("Location", target);
+            match message.path.as_str() {
+                "/" => to(0, &format!("{base}/one")),
+                "/one" => to(1, "/sub/two"),
+                "/sub/two" => to(2, "/three?x=1"),
+                // Whatever it says of another place.
+                "/three?x=1" => Answer::status(204).header("Location", "/four"),
+                _ => Answer::status(404),
+            }
+        });
+        let fixture = Fixture::new(server);
+        fixture.store(&texts(["a"]));
+        let seen = up_to_the_record(&fixture);
+        let expected = [
+            "GET /",
+            "GET /one",
+            "GET /sub/two",
+            "GET /three?x=1",
+            "POST /log",
+        ];
+        assert_eq!(seen, expected);
+        // It serves the records, too.
+        assert_eq!(fixture.server.connections(), 1);
     });
-    let fixture = Fixture::new(server);
-    fixture.store(&texts(["a"]));
-    let seen = up_to_the_record(&fixture);
-    let expected = [
-        "GET /",
-        "GET /one",
-        "GET /sub/two",
-        "GET /three?x=1",
-        "POST /log",
-    ];
-    assert_eq!(seen, expected);
-    // It serves the records, too.
-    assert_eq!(fixture.server.connections(), 1);
 }
 
 #[test]

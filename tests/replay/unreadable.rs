@@ -2,14 +2,20 @@
 //! stays, the event says what was wrong, and there is a pause before the next try.
 
 use std::collections::HashSet;
-use std::thread::scope;
+use std::io::{BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::{scope, sleep, spawn};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use echopost::proto::store::StoredRecord;
+use echopost::store::record;
+use rustix::net::{RecvFlags, recv};
 
-use crate::support::fixture::{Fixture, on_try, texts};
-use crate::support::sender::block_on;
+use crate::support::agent::{Agent, session_file};
+use crate::support::fixture::{DEADLINE, Fixture, lines, on_try, texts};
+use crate::support::http1::Message;
 use crate::support::server::{Answer, Ending, MainServer};
+use crate::support::{store, temp_folder};
 
 /// That before the first probe (spec 5.2).
 const PAUSE_MIN: Duration = Duration::from_millis(120);
@@ -29,6 +35,7 @@ fn unreadable() -> Vec<(Vec<u8>, String)> {
     let statuses = ["OK", "20 OK", "2000 OK"];
     let statuses = statuses.map(|status| format!("HTTP/1.1 {status}\r\n\r\n").into_bytes());
     let long = [
+        head(&format!("X: {}\r\n\r\n", "x".repeat(256 << 10))),
         head(&format!("X: {}\r\n\r\n", "x".repeat(1 << 20))),
         head(&format!("{}\r\n", "X: y\r\n".repeat(101))),
     ];
@@ -146,22 +153,25 @@ fn a_kept_connection_that_ends_is_replaced_at_once() {
     }
 }
 
-/// A kept connection may have been idle for too long. A fresh one has not.
+/// A kept connection may have been idle for too long. A fresh one has not, and a record whose
+/// last try broke off goes out on no other: each further try is one request.
 #[test]
 fn a_fresh_connection_that_is_closed_unanswered_is_a_failure() {
     let server = MainServer::new_up();
     on_try(&server, |attempt| match attempt.record {
-        "odd" if attempt.number <= 2 => Answer::ok().then(Ending::Close),
+        "odd" if attempt.number <= 4 => Answer::ok().then(Ending::Close),
         _ => Answer::ok(),
     });
     let fixture = Fixture::new(server);
     fixture.store(&texts(["good", "odd", "end"]));
     fixture.wait_for(r#""end""#);
-    expect_reason(&fixture, Some(CLOSED), "twice");
+    expect_reason(&fixture, Some(CLOSED), "four times");
     let tries = fixture.tries_of(r#""odd""#);
-    assert_eq!(tries.len(), 3);
-    let pause = tries[2].at - tries[1].at;
-    assert!(pause >= PAUSE_MIN, "again after {pause:?}");
+    assert_eq!(tries.len(), 5);
+    for two in tries[1..].windows(2) {
+        let pause = two[1].at - two[0].at;
+        assert!(pause >= PAUSE_MIN, "again after {pause:?}");
+    }
 }
 
 #[test]
@@ -198,26 +208,71 @@ fn a_status_that_no_one_knows_is_not_now() {
 }
 
 /// It stands in the socket already when the next record is sent, and the agent has not
-/// looked at the sockets since.
+/// looked at the sockets since: there were records between that it could not send.
 #[test]
 fn an_answer_that_no_request_asked_for_is_none_to_the_next_record() {
-    // In standby, so that it does not leave between the two.
-    let fixture = Fixture::standby(MainServer::new_up());
-    fixture.store(&texts(["first"]));
-    fixture.wait_noted(1);
-    fixture.server.on_post(|_| Answer::status(422));
-    fixture.agent.stop();
-    fixture.server.say(&Answer::ok().bytes());
-    block_on(async {
-        let sender = fixture.sender();
-        let call = tokio::spawn(async move { sender.send(r#""second""#, &[], "").await });
-        // The call waits at the agent when it goes on.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        fixture.agent.signal(Signal::CONT);
-        call.await.expect("no panic").expect("an answer");
+    // A busy server is too late now and then.
+    assert!((0..8).any(|_| is_refused_in_spite_of_it()));
+}
+
+/// False where that answer came too late.
+fn is_refused_in_spite_of_it() -> bool {
+    const LAST: u64 = 17;
+    let folder = temp_folder();
+    // Read from the store at once; and so few that the last refusal is believed.
+    let records = (1..=LAST).map(|key| {
+        let record = StoredRecord {
+            json_data: format!("{key:7000}").into(),
+            api_key: ["no\nheader", ""][usize::from(matches!(key, 1 | LAST))].to_owned(),
+            ..StoredRecord::default()
+        };
+        (key, record::encoded(key, &record))
     });
-    fixture.until("a refusal", |fixture| !fixture.set_aside().is_empty());
-    assert_eq!(fixture.set_aside()[0]["json_data"], r#""second""#);
+    store::put_raw(folder.path(), &records.collect::<Vec<_>>());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let server = spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        // Nagle's algorithm would keep back what nobody asked for.
+        stream.set_nodelay(true).expect("set TCP_NODELAY");
+        serve(&stream, 2, 200);
+        sleep(Duration::from_micros(300));
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let in_time = recv(&stream, &mut [0; 1], flags).is_err();
+        if in_time {
+            stream.write_all(&Answer::ok().bytes()).expect("write");
+        }
+        spawn(move || serve(&stream, usize::MAX, 422));
+        spawn(move || {
+            for stream in listener.incoming() {
+                serve(&stream.expect("a connection"), usize::MAX, 422);
+            }
+        });
+        in_time
+    });
+    let mut agent = Agent::builder(folder.path()).health_url(&url).spawn();
+    let in_time = server.join().expect("the server");
+    agent.expect_exit(0, DEADLINE);
+    let log = session_file(folder.path(), "agent-failure.log").expect("a log");
+    let aside = lines(&log);
+    assert_eq!(
+        (aside.len(), &aside[aside.len() - 1]["status"]),
+        (LAST as usize - 1, &422.into())
+    );
+    in_time
+}
+
+/// Answers so many requests, each record with this status.
+fn serve(mut stream: &TcpStream, requests: usize, status: u16) {
+    let mut reader = BufReader::new(stream);
+    for _ in 0..requests {
+        let Ok(Some(message)) = Message::read(&mut reader) else {
+            return;
+        };
+        let answer = match message.method.as_str() {
+            "GET" => Answer::ok(),
+            _ => Answer::status(status),
+        };
+        let _ = stream.write_all(&answer.bytes());
+    }
 }

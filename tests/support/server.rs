@@ -1,7 +1,7 @@
 //! A main server that goes away and comes back.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -174,13 +174,6 @@ impl MainServer {
             .iter()
             .map(|request| request.log_data().to_vec())
             .collect()
-    }
-
-    /// Sends what no request asked for over the connections that are open.
-    pub fn say(&self, bytes: &[u8]) {
-        for mut stream in self.shared.state().open.values().map(Arc::as_ref) {
-            stream.write_all(bytes).expect("an open connection");
-        }
     }
 
     /// Waits until so many `POST`s were given a 2xx.
