@@ -155,12 +155,8 @@ pub fn redact(data: &[u8]) {
     };
     let basic = STANDARD.encode(format!("{secret}:{secret}"));
     let escapes = b"%\\&+";
-    // What a secret with escapes of its own means stands out from no others around it.
-    let around = match secret.bytes().any(|byte| escapes.contains(&byte)) {
-        true => b"",
-        false => text,
-    };
-    let (before, after) = around.split_at(around.len() / 2);
+    let has_escapes = secret.bytes().any(|byte| escapes.contains(&byte));
+    let (before, after) = text.split_at(text.len() / 2);
     // An escape that begins before a secret, or in it, and ends beyond: only a secret as it
     // is stands out from that.
     let mut apart = before;
@@ -171,6 +167,10 @@ pub fn redact(data: &[u8]) {
     }
     for plain in [secret, &basic, basic.trim_end_matches('=')] {
         for spelling in spellings(plain) {
+            // One with escapes of its own, written with others, can be read in many ways.
+            if has_escapes && spelling != plain && plain == secret {
+                continue;
+            }
             let text = if spelling == plain {
                 [before, spelling.as_bytes(), after].concat()
             } else {
