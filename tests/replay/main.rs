@@ -1,6 +1,7 @@
 //! The replay's promises (spec 6, and 5.2 and 5.3), and that what was stored is
 //! what arrives (spec 3): the real agent between real clients and a real server.
 
+mod breaks;
 mod connection;
 mod crash;
 mod dispositions;
@@ -20,6 +21,5 @@ mod set_aside_blocked;
 mod standby;
 #[path = "../support/mod.rs"]
 mod support;
-mod unanswered;
 mod unreadable;
 mod upload;

@@ -1,5 +1,7 @@
 //! The agent as a child process in a folder.
 
+mod builder;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -13,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::wait;
+pub use builder::Builder;
 
 /// The SDK waits 2 s for the socket of an agent it has started (spec 2). A machine
 /// under tests may stand still for as long; the size report measures the start.
@@ -20,13 +23,6 @@ const SOCKET_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What Cargo has built beside the tests; it tells integration tests alone.
 const BUILT: Option<&str> = option_env!("CARGO_BIN_EXE_echopost");
-
-/// How an agent is to be started.
-pub struct Builder {
-    command: Command,
-    folder: PathBuf,
-    stdout: Option<Stdio>,
-}
 
 /// The program behind `python3`, which may be a script that looks for it.
 static PYTHON: LazyLock<String> = LazyLock::new(|| {
@@ -292,81 +288,6 @@ impl Drop for Agent {
         // An error here means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-impl Builder {
-    pub fn health_url(self, url: &str) -> Builder {
-        self.arg("-health-url").arg(url)
-    }
-
-    pub fn api_key(self, key: &str) -> Builder {
-        self.arg("-api-key").arg(key)
-    }
-
-    pub fn arg(mut self, arg: &str) -> Builder {
-        self.command.arg(arg);
-        self
-    }
-
-    pub fn env(mut self, name: &str, value: &str) -> Builder {
-        self.command.env(name, value);
-        self
-    }
-
-    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Builder {
-        self.command.stdin(stdin);
-        self
-    }
-
-    /// With `library` between the agent and the C library. What may be static loads none:
-    /// it is the agent that Cargo has built.
-    pub fn preload(mut self, library: &Path) -> Builder {
-        let built = |part| match part == Agent::executable() {
-            true => OsStr::new(BUILT.expect("built as an integration test")),
-            false => part,
-        };
-        let mut command = Command::new(built(self.command.get_program()));
-        command.args(self.command.get_args().map(built));
-        command.stdin(Stdio::null());
-        for (name, value) in self.command.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.env("LD_PRELOAD", library);
-        self.command = command;
-        self
-    }
-
-    /// In place of the file that [`Agent::stdout`] and [`Agent::events`] look at.
-    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Builder {
-        self.stdout = Some(stdout.into());
-        self
-    }
-
-    /// Starts it, with stdout and stderr in unnamed files: nothing that could
-    /// fill up, nothing that must be drained, and all there once it has ended.
-    pub fn spawn(mut self) -> Agent {
-        let stdout = tempfile::tempfile().expect("a temporary file");
-        let stderr = tempfile::tempfile().expect("a temporary file");
-        let given = self.stdout.take();
-        self.command
-            .stdout(given.unwrap_or_else(|| stdout.try_clone().expect("a second handle").into()))
-            .stderr(stderr.try_clone().expect("a second handle"));
-        let started = Instant::now();
-        let child = self
-            .command
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {:?}: {error}", self.command));
-        Agent {
-            child,
-            folder: self.folder,
-            stdout,
-            stderr,
-            started,
-        }
     }
 }
 
