@@ -146,16 +146,17 @@ pub fn redact(data: &[u8]) {
     let url = format!("http://{0}:{0}@server", percent(secret));
     let route = Route::from(ServerUrl::parse(&url).expect("a URL"));
     let redactor = Redactor::new(route.secrets()).and(secret);
+    let escapes = b"%\\&+";
+    let has_escapes = secret.bytes().any(|byte| escapes.contains(&byte));
     let redact = |text: &[u8]| {
         let shown = redactor.redact(text, is_cut);
-        if !shown.contains('\u{fffd}') {
+        // What a secret with escapes of its own means may hold the mask's bytes.
+        if !shown.contains('\u{fffd}') && !has_escapes {
             assert_eq!(redactor.redact(shown.as_bytes(), is_cut), shown, "again");
         }
         shown
     };
     let basic = STANDARD.encode(format!("{secret}:{secret}"));
-    let escapes = b"%\\&+";
-    let has_escapes = secret.bytes().any(|byte| escapes.contains(&byte));
     let (before, after) = text.split_at(text.len() / 2);
     // An escape that begins before a secret, or in it, and ends beyond: only a secret as it
     // is stands out from that.
