@@ -290,7 +290,7 @@ impl Peer {
         self.close.notify_one();
     }
 
-    /// The same, as the agent leaves.
+    /// The same, as the agent leaves: the client closes it ([`Ending::by_client`]).
     fn dismiss(&self) {
         self.ending.by_client.store(true, Relaxed);
         self.close();

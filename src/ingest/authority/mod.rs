@@ -26,7 +26,8 @@ use frames::{Follower, TooLarge};
 pub struct Ending {
     /// It is asked to end ([`Follower::is_ending`]).
     pub asked: AtomicBool,
-    /// The client closes it: no other waits for its place.
+    /// The agent leaves, and lets the client close it. One that is evicted is closed by the
+    /// agent: others wait for its place.
     pub by_client: AtomicBool,
 }
 
